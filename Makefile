@@ -1,0 +1,39 @@
+# make study and make test need nothing but make, python3 >= 3.11 with venv, and a compiler: they set up .venv first.
+#
+# Which builds of the frameworks are installed is up to these. The defaults are what CI uses.
+#   for GPUs:             make setup TORCH= TENSORFLOW= EXTRAS=gpu,dev
+#   another package index: make setup PIP_OPTIONS="--extra-index-url https://..."   (CPU builds of torch, for example)
+# Give the same to make test and make study, or export them: other values mean another installation.
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+TENSORFLOW ?= tensorflow-cpu==2.21.*
+EXTRAS ?= dev
+PIP_OPTIONS ?=
+
+export PYTHON TORCH TENSORFLOW EXTRAS PIP_OPTIONS
+# So that python -m finds the packages of this checkout, and no others, even under PYTHONSAFEPATH.
+export PYTHONPATH := $(CURDIR)
+
+.PHONY: setup test study verify lint clean
+
+setup:
+	@tools/setup.sh
+
+test: setup
+	.venv/bin/python -m pytest
+
+study: setup
+	.venv/bin/python -m scaling.study
+
+verify: setup
+	.venv/bin/python -m launchers.verify
+
+lint: setup
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+	.venv/bin/lint-imports
+
+clean:
+	rm -rf .venv *.egg-info build .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,63 @@
+"""How an image is cut to size, as torchvision does it: at random to train, at the centre to evaluate."""
+
+import math
+
+import numpy as np
+from PIL import Image
+
+_AREA = (0.08, 1.0)  # of the image, for the random crop
+_ASPECT = (3 / 4, 4 / 3)  # width / height
+_CROP_ATTEMPTS = 10
+_RESIZE_PER_CROP = 256 / 224  # evaluation resizes the shorter side to 256 for a crop of 224
+
+
+def random_resized_crop(image: Image.Image, size: int, key: tuple[int, int, int]) -> Image.Image:
+    """A random part of the image, resized to size x size and flipped in half of the cases; RGB.
+
+    key: (seed, epoch, sample), which alone determines the crop and the flip, in whatever process. The JPEG
+    decoder is asked to skip resolution that the crop does not need (`draft`): it decodes at 1/2, 1/4 or 1/8,
+    never below the size wanted, at up to several times the speed. Pixels differ slightly from those of a full
+    decode; the crop is the same to within a pixel of the reduced image.
+    """
+    seed, epoch, sample = key
+    random = np.random.Generator(np.random.Philox(key=[seed % 2**64, epoch], counter=[0, 0, 0, sample]))
+    left, top, width, height = _random_box(image.width, image.height, random)
+    full_width, full_height = image.size
+    image.draft("RGB", (math.ceil(full_width * size / width), math.ceil(full_height * size / height)))
+    across, down = image.width / full_width, image.height / full_height
+    box = (left * across, top * down, (left + width) * across, (top + height) * down)
+    crop = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR, box=box)
+    return crop.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if random.random() < 0.5 else crop
+
+
+def center_crop(image: Image.Image, size: int) -> Image.Image:
+    """The middle size x size of the image, whose shorter side is first resized to size * 256 / 224; RGB.
+
+    Decoded in full, so that accuracies can be compared with published ones.
+    """
+    shorter = round(size * _RESIZE_PER_CROP)
+    scale = shorter / min(image.size)
+    width, height = (max(shorter, int(side * scale)) for side in image.size)
+    resized = image.convert("RGB").resize((width, height), Image.Resampling.BILINEAR)
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    return resized.crop((left, top, left + size, top + size))
+
+
+def _random_box(width: int, height: int, random: np.random.Generator) -> tuple[int, int, int, int]:
+    """left, top, width and height in pixels of a crop with random area and aspect (Szegedy et al. 2015)."""
+    for _ in range(_CROP_ATTEMPTS):
+        area = width * height * _between(_AREA[0], _AREA[1], random)
+        aspect = math.exp(_between(math.log(_ASPECT[0]), math.log(_ASPECT[1]), random))
+        crop_width, crop_height = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < crop_width <= width and 0 < crop_height <= height:
+            left = int(random.random() * (width - crop_width + 1))
+            top = int(random.random() * (height - crop_height + 1))
+            return left, top, crop_width, crop_height
+    # Too long or too tall an image: the largest part of it in the middle that has an allowed aspect.
+    crop_width = min(width, round(height * _ASPECT[1]))
+    crop_height = min(height, round(width / _ASPECT[0]))
+    return (width - crop_width) // 2, (height - crop_height) // 2, crop_width, crop_height
+
+
+def _between(low: float, high: float, random: np.random.Generator) -> float:
+    return low + (high - low) * random.random()

@@ -1,0 +1,91 @@
+"""tf-mirrored: MirroredStrategy, one process that drives all the devices of its node.
+
+    python -m distributed.tf_mirrored --workers 8 --recipe digits-resnet18 --run-dir runs/a
+"""
+
+from distributed import topology
+from training.loop import Strategy, train
+from training.options import Options, parse
+from training.process import guarded
+from training.run import open_run
+
+STRATEGY = "tf-mirrored"
+
+
+def main() -> int:
+    # 1. Read the command -------------------------------------------------------------------------------------
+    # Frameworks are imported below, so that a mistyped key costs milliseconds and loader processes stay small.
+    options = parse(Options, "python -m distributed.tf_mirrored")
+    run = open_run(options, STRATEGY, topology.in_one_process(options.workers))
+    from distributed import toolbox_tf as toolbox  # first: it quietens TensorFlow
+
+    import tensorflow as tf
+
+    from distributed.optimizer_tf import Optimizer
+    from models.layout_tf import named_buffers
+
+    # 2. Join the group ---------------------------------------------------------------------------------------
+    strategy = tf.distribute.MirroredStrategy(toolbox.choose_devices(run))
+    tf.distribute.experimental_set_strategy(strategy)
+
+    # 3. Place the model --------------------------------------------------------------------------------------
+    # Every replica restores the same state; BatchNorm's statistics stay each worker's own until they are averaged.
+    model = toolbox.build_model(run)
+    optimizer = Optimizer(model, run)
+    gradients_of = toolbox.gradients_function(model, run)
+    sums_of = toolbox.evaluation_function(model)
+
+    # 4. Take one step ----------------------------------------------------------------------------------------
+    # The loss is divided by the global count, so the workers' gradients add up.
+    def replica_update(inputs, targets, target_count, learning_rate):
+        loss, gradients = gradients_of(inputs, targets, target_count)
+        context = tf.distribute.get_replica_context()
+        loss, *gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, [loss, *gradients])
+        return loss, optimizer.apply(gradients, learning_rate)
+
+    @tf.function
+    def update(*arguments):
+        results = strategy.run(replica_update, arguments)
+        return [strategy.experimental_local_results(result)[0] for result in results]
+
+    def step(placed, learning_rate: float, report: bool):
+        return update(*placed, tf.constant(learning_rate, tf.float64))
+
+    # 5. Evaluate ---------------------------------------------------------------------------------------------
+    @tf.function
+    def evaluate_batch(inputs, targets):
+        return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(sums_of, (inputs, targets)), axis=None)
+
+    def evaluate(feed):
+        average_statistics()
+        sums = sum(evaluate_batch(inputs, targets) for inputs, targets in toolbox.evaluation_batches(feed))
+        return tuple(sums.numpy().tolist())
+
+    # 6. Save and restore -------------------------------------------------------------------------------------
+    def replica_average():
+        buffers = list(named_buffers(model).values())
+        averages = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, buffers)
+        for buffer, average in zip(buffers, averages, strict=True):
+            buffer.assign(average)
+
+    @tf.function
+    def average_statistics():
+        if named_buffers(model):
+            strategy.run(replica_average)
+
+    def state(step_number: int):
+        average_statistics()
+        return toolbox.export_state(model, optimizer, step_number)
+
+    def restore(state):
+        toolbox.restore_state(model, optimizer, state)
+
+    # 7. Train ------------------------------------------------------------------------------------------------
+    code = train(run, Strategy(toolbox.placement(run), step, evaluate, state, restore, toolbox.settings(run)))
+
+    # 8. Leave the group --------------------------------------------------------------------------------------
+    return code
+
+
+if __name__ == "__main__":
+    raise SystemExit(guarded(main, topology.launched_rank()))

@@ -1,0 +1,162 @@
+"""What the PyTorch scripts share: device and threads, the model, batches on the device, the canonical state."""
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from inspect import signature
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from distributed.optimizer_torch import Optimizer
+from distributed.topology import warn_of_devices
+from models.layout_torch import named_buffers, named_parameters
+from models.losses_torch import correct_count, cross_entropy_sum
+from models.resnet_torch import ResNet
+from models.specs import ResNetSpec
+from models.transformer_torch import GPT
+from training.feed import PIXEL_MEAN, PIXEL_STD, Batches
+from training.run import Run
+from training.state import State
+
+# DDP's switch that leaves BatchNorm's statistics to each worker; torch 2.13 renamed it.
+_HAS_NEW_NAME = "forward_sync_buffers" in signature(DistributedDataParallel).parameters
+LOCAL_BUFFERS = {"forward_sync_buffers" if _HAS_NEW_NAME else "broadcast_buffers": False}
+
+
+@dataclass
+class Placed:
+    """One worker's share of a global batch on its device.
+
+    inputs: [A, m, T] tokens or [A, m, S, S, 3] pixels; targets: [A, m] or [A, m, T]; target_count: over the
+    global batch, -1 targets left out.
+    """
+
+    inputs: Tensor
+    targets: Tensor
+    target_count: int
+
+    def micro_batches(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """The A micro-batches, in order."""
+        return zip(self.inputs, self.targets, strict=True)
+
+
+def choose_device(run: Run) -> torch.device:
+    """The GPU of this process's local rank or, without GPUs, one thread of the CPU."""
+    has_gpu = torch.cuda.is_available()
+    warn_of_devices(run.world, has_gpu)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # the recipe's precision decides
+    if has_gpu:
+        device = torch.device("cuda", run.world.local_rank)
+        torch.cuda.set_device(device)
+        return device
+    torch.set_num_threads(1)
+    return torch.device("cpu")
+
+
+def settings(device: torch.device) -> dict:
+    """What of PyTorch's state changes speed or rounding, for run.json."""
+    return {
+        "framework": "torch",
+        "device": device.type,
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        "threads": torch.get_num_threads(),
+        "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
+        "tf32": torch.backends.cuda.matmul.allow_tf32,
+        "cudnn_benchmark": torch.backends.cudnn.benchmark,
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "compiled": False,
+        "cuda": torch.version.cuda,
+    }
+
+
+def build_model(run: Run, device: torch.device) -> nn.Module:
+    """The recipe's model, its weights still unset: `restore` sets them."""
+    spec = run.recipe.model
+    dtype = torch.float64 if run.recipe.precision == "float64" else torch.float32
+    with torch.device("meta"):  # no time for initial values that are replaced at once
+        model = ResNet(spec) if isinstance(spec, ResNetSpec) else GPT(spec)
+    model = model.to(dtype).to_empty(device=device)
+    for buffer in model.buffers():
+        buffer.zero_()  # num_batches_tracked, which no restore sets
+    if run.recipe.performance.channels_last and isinstance(spec, ResNetSpec):
+        model = model.to(memory_format=torch.channels_last)
+    return model
+
+
+def placement(run: Run, device: torch.device) -> Callable[[Batches], Placed]:
+    """The function that moves a batch to the device; a resident (synthetic) one is moved once."""
+    resident: list[Placed] = []
+
+    def place(batches: Batches) -> Placed:
+        if resident:
+            return resident[0]
+        (batch,) = batches
+        tensors = [torch.from_numpy(batch[key]) for key in ("inputs", "targets")]
+        if device.type == "cuda":  # from pinned memory the copy runs beside the step before
+            tensors = [tensor.pin_memory().to(device, non_blocking=True) for tensor in tensors]
+        placed = Placed(*tensors, int(batch["target_count"]))
+        if run.train_source.resident:
+            resident.append(placed)
+        return placed
+
+    return place
+
+
+def prepare(model: nn.Module, inputs: Tensor) -> Tensor:
+    """What the model eats: tokens as they are; [m, S, S, 3] pixels as normalised [m, 3, S, S]."""
+    if inputs.dtype != torch.uint8:
+        return inputs
+    weight = next(model.parameters())
+    mean, scale = _pixel_statistics(weight.dtype, weight.device)
+    images = ((inputs.to(weight.dtype) - mean) * scale).permute(0, 3, 1, 2)
+    return images if weight.is_contiguous(memory_format=torch.channels_last) else images.contiguous()
+
+
+@cache
+def _pixel_statistics(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    mean, scale = PIXEL_MEAN, [1.0 / s for s in PIXEL_STD]
+    return torch.tensor(mean, dtype=dtype, device=device), torch.tensor(scale, dtype=dtype, device=device)
+
+
+def loss_sum(model: nn.Module, inputs: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
+    """Forward pass and the sum of the losses over a micro-batch."""
+    return cross_entropy_sum(model(prepare(model, inputs)), targets, label_smoothing)
+
+
+@torch.inference_mode()
+def evaluation_sums(model: nn.Module, feed: Iterator[Batches], device: torch.device) -> Tensor:
+    """float64 [3] over this worker's batches: sum of losses, correct, count."""
+    sums = torch.zeros(3, dtype=torch.float64, device=device)
+    model.eval()
+    for (batch,) in feed:
+        inputs, targets = (torch.from_numpy(batch[key]).to(device) for key in ("inputs", "targets"))
+        logits = model(prepare(model, inputs))
+        sums[0] += cross_entropy_sum(logits, targets, label_smoothing=0.0)
+        sums[1] += correct_count(logits, targets)
+        sums[2] += (targets >= 0).sum()
+    model.train()
+    return sums
+
+
+def export_state(model: nn.Module, optimizer: Optimizer, step: int) -> State:
+    """The canonical state: copies in host memory."""
+    recorded = optimizer.recorded
+    return State(
+        step,
+        {name: p.numpy(force=True).copy(order="C") for name, p in named_parameters(model).items()},
+        {name: b.numpy(force=True).copy() for name, b in named_buffers(model).items()},
+        optimizer.export_moments(),
+        None if recorded is None else {name: g.numpy(force=True) for name, g in recorded.items()},
+    )
+
+
+@torch.no_grad()
+def restore_state(model: nn.Module, optimizer: Optimizer, state: State) -> None:
+    """The reverse of `export_state`."""
+    for tensors, arrays in ((named_parameters(model), state.parameters), (named_buffers(model), state.buffers)):
+        for name, tensor in tensors.items():
+            tensor.copy_(torch.from_numpy(arrays[name]))
+    optimizer.restore_moments(state.moments, state.step)

@@ -1,0 +1,101 @@
+"""Who am I, where: the one place that reads what a launcher left in the environment."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from training.options import warn
+from training.problems import UsageError
+from training.world import World
+
+
+def alone(strategy: str, environment: Mapping[str, str] = os.environ) -> World:
+    """The world of a -single strategy: this process. Raises UsageError where a launcher started several."""
+    size = _number(environment, "WORLD_SIZE", default=1)
+    if size > 1:
+        raise UsageError(
+            f"WORLD_SIZE: found {size} (torchrun), but {strategy} is one process and each copy would train alone; "
+            f"start it with python -m distributed.{strategy.replace('-', '_')}"
+        )
+    return World(0, 0, 1, 1, (0,), "direct")
+
+
+def in_one_process(workers: int | None, environment: Mapping[str, str] = os.environ) -> World:
+    """tf-mirrored on one node: one process drives all workers, by default every GPU or, without one, one CPU core.
+
+    Raises UsageError for more workers than GPUs, or where a launcher started several processes.
+    """
+    alone("tf-mirrored", environment)
+    gpus = visible_gpus(environment)
+    if workers is None:
+        workers = max(gpus, 1)
+    if workers < 1:
+        raise UsageError(f"--workers: found {workers}, expected an integer of 1 or more")
+    check_devices(workers, gpus)
+    return World(0, 0, 1, workers, tuple(range(workers)), "direct")
+
+
+def from_torchrun(strategy: str, environment: Mapping[str, str] = os.environ) -> World:
+    """One process a worker, as torchrun numbers them. Raises UsageError where torchrun did not start this one."""
+    names = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+    missing = [name for name in names if name not in environment]
+    if missing:
+        raise UsageError(
+            f"{strategy}: {', '.join(missing)} not set, so torchrun did not start this process; use torchrun "
+            f"--nproc-per-node=N -m distributed.{strategy.replace('-', '_')} … or python -m launchers.train {strategy} …"
+        )
+    rank, local_rank, workers, local_workers = (_number(environment, name) for name in names[:4])
+    if not (0 <= rank < workers and 0 <= local_rank < local_workers <= workers):
+        found = ", ".join(f"{name}={environment[name]}" for name in names[:4])
+        raise UsageError(f"{strategy}: {found} contradict each other; unset them and start with torchrun again")
+    check_devices(local_workers, visible_gpus(environment))
+    return World(rank, local_rank, workers, workers, (rank,), "torchrun", on_one_node=local_workers == workers)
+
+
+def launched_rank(environment: Mapping[str, str] = os.environ) -> int:
+    """The rank, for messages that are to appear once, before anything else is known."""
+    try:
+        return int(environment.get("RANK", "0"))
+    except ValueError:
+        return 0
+
+
+def visible_gpus(environment: Mapping[str, str] = os.environ, devices: Path = Path("/dev")) -> int:
+    """NVIDIA GPUs that a framework will find here, counted without importing one."""
+    present = sum(path.name.removeprefix("nvidia").isdigit() for path in devices.glob("nvidia*"))
+    chosen = environment.get("CUDA_VISIBLE_DEVICES")
+    if chosen is None:
+        return present
+    wanted = [item for item in chosen.split(",") if item.strip() not in ("", "-1")]
+    return min(len(wanted), present)
+
+
+def check_devices(local_workers: int, gpus: int) -> None:
+    """Raises UsageError for more workers on this node than it has GPUs (on a CPU they share the cores)."""
+    if gpus and local_workers > gpus:
+        raise UsageError(
+            f"--workers: found {local_workers} on this node, but {gpus} GPU(s) are visible; use at most {gpus}, "
+            "or hide the GPUs with CUDA_VISIBLE_DEVICES= to train on the CPU"
+        )
+
+
+def warn_of_devices(world: World, uses_gpu: bool, environment: Mapping[str, str] = os.environ) -> None:
+    """One warning where GPUs were asked for and there are none, one where CPU workers outnumber the cores."""
+    if not world.is_main or uses_gpu:
+        return
+    chosen = environment.get("CUDA_VISIBLE_DEVICES", "")
+    if chosen.strip() not in ("", "-1"):
+        warn(f"CUDA_VISIBLE_DEVICES={chosen}, but no usable GPU; training on the CPU")
+    cores = len(os.sched_getaffinity(0))
+    if world.on_one_node and world.workers > cores:
+        warn(f"{world.workers} workers share {cores} CPU core(s); run.json marks this run as oversubscribed")
+
+
+def _number(environment: Mapping[str, str], name: str, default: int | None = None) -> int:
+    text = environment.get(name)
+    if text is None and default is not None:
+        return default
+    try:
+        return int(text or "")
+    except ValueError:
+        raise UsageError(f"{name}: found {text!r} in the environment, expected an integer") from None

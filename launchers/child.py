@@ -1,0 +1,85 @@
+"""One child process that never outlives us, and whose ending is explained."""
+
+import contextlib
+import ctypes
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import BinaryIO
+
+from training.process import PR_SET_PDEATHSIG
+
+FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+TAIL_BYTES = 64 * 1024
+
+
+def run_child(command: list[str], environment: dict[str, str], cwd: Path | None = None) -> tuple[int, str]:
+    """Run to the end, passing signals on; returns the exit code and the end of what it wrote to standard error.
+
+    On a terminal the child writes there itself (a progress bar needs that), and the text returned is empty.
+    """
+    on_terminal = sys.stderr.isatty()
+    child = subprocess.Popen(
+        command,
+        env={**os.environ, **environment},
+        cwd=cwd,
+        start_new_session=True,
+        preexec_fn=_die_with_parent,
+        stderr=None if on_terminal else subprocess.PIPE,
+    )
+    previous = {number: signal.signal(number, lambda received, _: _send(child, received)) for number in FORWARDED}
+    tail = bytearray()
+    copier = threading.Thread(target=_copy, args=(child.stderr, tail), daemon=True)
+    try:
+        if child.stderr is not None:
+            copier.start()
+        code = child.wait()
+        if child.stderr is not None:
+            copier.join(timeout=5)
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        _send_group(child, signal.SIGKILL)
+    return code, tail.decode(errors="replace")
+
+
+def explain(code: int, errors: str, run_dir: Path) -> str:
+    """Why a child failed, in one line: the first rank that recorded a reason, or else what torchrun saw."""
+    notes = sorted(run_dir.glob("failure-*.txt"), key=lambda path: path.stat().st_mtime)
+    if notes:
+        return f"{notes[0].read_text().splitlines()[0]} (traceback in {notes[0]})"
+    root_cause = errors.rpartition("Root Cause")[2]
+    rank, exit_code = re.search(r"rank\s*: (\d+)", root_cause), re.search(r"exitcode\s*: (-?\d+)", root_cause)
+    if rank and exit_code:
+        return f"rank {rank[1]} ended with {_ending(int(exit_code[1]))}"
+    return f"the training process ended with {_ending(code)}"
+
+
+def _ending(code: int) -> str:
+    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+
+
+def _copy(source: BinaryIO, tail: bytearray) -> None:
+    while chunk := os.read(source.fileno(), 8192):
+        sys.stderr.buffer.write(chunk)
+        sys.stderr.buffer.flush()
+        tail += chunk
+        del tail[:-TAIL_BYTES]
+
+
+def _die_with_parent() -> None:
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _send(child: subprocess.Popen, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        child.send_signal(number)
+
+
+def _send_group(child: subprocess.Popen, number: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(child.pid, number)

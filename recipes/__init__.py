@@ -1,0 +1,1 @@
+"""What is trained: recipes, free of any framework and of any worker count."""

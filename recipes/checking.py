@@ -1,0 +1,93 @@
+"""From plain tables (TOML, JSON, --set) to dataclasses, every mistake named by its key in one line."""
+
+import math
+import tomllib
+import types
+import typing
+from dataclasses import MISSING, fields
+from difflib import get_close_matches
+
+
+class RecipeError(ValueError):
+    """A recipe that cannot be trained; the message is one line for the person who wrote it."""
+
+
+def build(cls: type, table: object, prefix: str):
+    """Make a dataclass `cls` of a table; `prefix` is the key of the table in the recipe, "" at the top.
+
+    Raises RecipeError for an unknown key, a missing key, a wrong type or a value the class refuses.
+    """
+    if not isinstance(table, dict):
+        raise RecipeError(f"{prefix}: found {table!r}, expected a table of keys")
+    hints = typing.get_type_hints(cls)
+    known = {item.name: item for item in fields(cls)}
+    for key in table:
+        if key not in known:
+            close = get_close_matches(key, known, n=1)
+            hint = f"did you mean {_join(prefix, close[0])}?" if close else f"expected one of: {', '.join(known)}"
+            raise RecipeError(f"{_join(prefix, key)}: unknown key; {hint}")
+    values = {}
+    for name, item in known.items():
+        if name in table:
+            values[name] = _convert(table[name], hints[name], _join(prefix, name))
+        elif item.default is MISSING and item.default_factory is MISSING:
+            raise RecipeError(f"{_join(prefix, name)}: missing; expected {_describe(hints[name])}")
+    try:
+        return cls(**values)
+    except ValueError as error:
+        raise RecipeError(str(error)) from error
+
+
+def parse_override(text: str) -> tuple[list[str], object]:
+    """Split `key.path=value` into its keys and its value, read as TOML (a bare word is a string)."""
+    key, separator, value = text.partition("=")
+    keys = key.strip().split(".")
+    if not separator or not all(keys):
+        raise RecipeError(f"--set {text}: expected key.path=value, as in optimizer.learning_rate=3e-4")
+    if not value.isprintable():
+        raise RecipeError(f"--set {key}: its value has control characters; expected printable text")
+    try:
+        return keys, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return keys, value.strip()
+
+
+def _join(prefix: str, key: str) -> str:
+    return f"{prefix}.{key}" if prefix else key
+
+
+def _convert(value: object, hint: typing.Any, key: str) -> typing.Any:
+    if hasattr(hint, "__dataclass_fields__") or _is_model(value):
+        return value if _is_model(value) else build(hint, value, key)
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is types.UnionType and type(None) in arguments:
+        return None if value is None else _convert(value, arguments[0], key)
+    if origin is tuple and isinstance(value, list | tuple):
+        repeated = len(arguments) == 2 and arguments[1] is Ellipsis
+        if repeated or len(value) == len(arguments):
+            kinds = [arguments[0]] * len(value) if repeated else arguments
+            return tuple(_convert(item, kind, key) for item, kind in zip(value, kinds, strict=True))
+    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+        if math.isfinite(value):
+            return float(value)
+    elif hint in (int, str, bool) and type(value) is hint:
+        return value
+    raise RecipeError(f"{key}: found {value!r}, expected {_describe(hint)}")
+
+
+def _is_model(value: object) -> bool:
+    """The model's table was built before the recipe, by its family."""
+    return hasattr(value, "__dataclass_fields__")
+
+
+def _describe(hint: typing.Any) -> str:
+    names = {int: "an integer", float: "a finite number", str: "a string", bool: "true or false"}
+    if hint in names:
+        return names[hint]
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is types.UnionType:
+        return _describe(arguments[0])
+    if origin is tuple:
+        many = arguments[-1] is Ellipsis
+        return f"a list of {'' if many else str(len(arguments)) + ' '}numbers, each {_describe(arguments[0])}"
+    return "a table of keys"

@@ -1,0 +1,240 @@
+"""A recipe: what is trained, as frozen dataclasses read from one TOML file.
+
+A recipe holds only global quantities (invariant 1): the batch is the global batch, and neither the
+number of workers nor the accumulation stands in it. `recipe_id` names everything that decides the result;
+the `[run]` table (how often to log, evaluate and save) is left out of it.
+"""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+
+from models.specs import GptSpec, ResNetSpec
+from recipes.checking import RecipeError, build, parse_override
+
+PRECISIONS = ("float64", "float32")
+"""What this version trains in; the names of the mixed precisions are reserved (see `Recipe.precision`)."""
+RESERVED_PRECISIONS = ("tf32", "bf16", "fp16")
+IMAGE_SOURCES = ("digits", "images")
+TOKEN_SOURCES = ("stdlib", "text", "tokens")
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Where the samples come from. `global_batch` counts samples (images or token windows) a step."""
+
+    source: str
+    global_batch: int
+    path: str | None = None
+    layout: str = "stream"
+    skip_corrupt: bool = False
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """PyTorch's update rules. `clip_norm` 0 means no clipping; decay falls on tensors of two or more dimensions."""
+
+    name: str
+    learning_rate: float
+    momentum: float = 0.9
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    clip_norm: float = 0.0
+    label_smoothing: float = 0.0
+
+
+@dataclass(frozen=True)
+class ScheduleConfig:
+    """The learning rate over the steps: linear warm-up, then `shape` (formulas in training/schedule.py)."""
+
+    shape: str = "constant"
+    warmup_steps: int = 0
+    final_learning_rate: float = 0.0
+    milestones: tuple[int, ...] = ()
+    decay_factor: float = 0.1
+
+
+@dataclass(frozen=True)
+class PerformanceConfig:
+    """What may change speed and rounding only. `loader_workers` 0 loads in a thread of the training process."""
+
+    loader_workers: int = 0
+    prefetch_batches: int = 2
+    channels_last: bool = False
+    xla: bool = False
+    bucket_mib: int = 25
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """How often to report, in steps; 0 means only at the end. No part of the recipe id."""
+
+    log_every: int = 10
+    eval_every: int = 0
+    checkpoint_every: int = 0
+    keep_checkpoints: int = 2
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One named training run; `model` is a `ResNetSpec` or a `GptSpec`, told apart by `model.family`."""
+
+    seed: int
+    steps: int
+    precision: str
+    model: ResNetSpec | GptSpec
+    data: DataConfig
+    optimizer: OptimizerConfig
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    performance: PerformanceConfig = field(default_factory=PerformanceConfig)
+    run: RunConfig = field(default_factory=RunConfig)
+
+    @property
+    def recipe_id(self) -> str:
+        """16 hex digits over everything but `[run]`, the same on every machine."""
+        content = {key: value for key, value in self.as_dict().items() if key != "run"}
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def as_dict(self) -> dict:
+        """Plain JSON types, in the shape of the TOML file; `from_dict` reads it back."""
+        content = asdict(self)
+        content["model"] = {"family": self.model.family, **content["model"]}
+        return json.loads(json.dumps(content))
+
+    @property
+    def counts_tokens(self) -> bool:
+        """True where throughput is told in tokens (language models), False for images."""
+        return self.model.family == "gpt"
+
+
+def load_recipe(name_or_path: str, overrides: tuple[str, ...] = ()) -> Recipe:
+    """Read `recipes/<name>.toml` or a path, then apply `key.path=value` overrides.
+
+    Raises RecipeError, one line that names the key or path, what was found, and what was expected.
+    """
+    import tomllib
+
+    path = find_recipe(name_or_path)
+    try:
+        content = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise RecipeError(f"recipe {path}: cannot be read ({error.strerror}); check its permissions") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise RecipeError(f"recipe {path}: is not valid TOML ({error}); mend that line") from error
+    for override in overrides:
+        keys, value = parse_override(override)
+        table = content
+        for key in keys[:-1]:
+            table = table.setdefault(key, {})
+            if not isinstance(table, dict):
+                raise RecipeError(f"--set {override}: {key} is a value, not a table; expected key.path=value")
+        table[keys[-1]] = value
+    return from_dict(content)
+
+
+def find_recipe(name_or_path: str) -> Path:
+    """The TOML file of a name in recipes/ or of a path. Raises RecipeError where there is none."""
+    here = Path(__file__).parent
+    named = here / f"{name_or_path}.toml"
+    if "/" not in name_or_path and named.is_file():
+        return named
+    path = Path(name_or_path)
+    if path.suffix == ".toml" and path.is_file():
+        return path
+    known = ", ".join(sorted(file.stem for file in here.glob("*.toml")))
+    raise RecipeError(
+        f"--recipe {name_or_path}: no such recipe; expected the path of a .toml file or one of: {known}"
+    )
+
+
+def from_dict(content: dict) -> Recipe:
+    """Build and check a recipe from plain tables, as TOML or run.json hold them. Raises RecipeError."""
+    tables = dict(content)
+    model = tables.get("model")
+    if isinstance(model, dict):
+        tables["model"] = _build_model(dict(model))
+    recipe = build(Recipe, tables, "")
+    _check(recipe)
+    return recipe
+
+
+def _build_model(table: dict) -> ResNetSpec | GptSpec:
+    families = {"resnet": ResNetSpec, "gpt": GptSpec}
+    family = table.pop("family", None)
+    if family not in families:
+        raise RecipeError(f"model.family: found {family!r}, expected one of: {', '.join(families)}")
+    return build(families[family], table, "model")
+
+
+def differing_keys(first: Recipe, second: Recipe) -> list[str]:
+    """The keys (`optimizer.learning_rate`) whose values differ, `[run]` left out."""
+    differing = []
+    for item in fields(Recipe):
+        if item.name == "run":
+            continue
+        left, right = first.as_dict()[item.name], second.as_dict()[item.name]
+        if isinstance(left, dict) and isinstance(right, dict):
+            differing += [
+                f"{item.name}.{key}" for key in sorted({*left, *right}) if left.get(key) != right.get(key)
+            ]
+        elif left != right:
+            differing.append(item.name)
+    return differing
+
+
+def with_run(recipe: Recipe, run: RunConfig) -> Recipe:
+    """The same recipe (and id) reported at other intervals."""
+    return replace(recipe, run=run)
+
+
+def _check(recipe: Recipe) -> None:
+    """Values that each have the right type but make no sense, alone or together."""
+
+    def expect(condition: bool, key: str, expected: str) -> None:
+        if not condition:
+            value: object = recipe
+            for part in key.split("."):
+                value = getattr(value, part)
+            raise RecipeError(f"{key}: found {value!r}, expected {expected}")
+
+    expect(recipe.seed >= 0, "seed", "an integer of 0 or more")
+    expect(recipe.steps >= 1, "steps", "an integer of 1 or more")
+    if recipe.precision in RESERVED_PRECISIONS:
+        raise RecipeError(
+            f"precision: found {recipe.precision!r}, which this version does not train yet; "
+            f"expected one of: {', '.join(PRECISIONS)}"
+        )
+    expect(recipe.precision in PRECISIONS, "precision", f"one of: {', '.join(PRECISIONS)}")
+    is_gpt = recipe.model.family == "gpt"
+    sources = (*(TOKEN_SOURCES if is_gpt else IMAGE_SOURCES), "synthetic")
+    expect(recipe.data.source in sources, "data.source", f"one of: {', '.join(sources)} (for {recipe.model.family})")
+    expect(recipe.data.global_batch >= 1, "data.global_batch", "an integer of 1 or more")
+    expect(recipe.data.layout in ("stream", "padded"), "data.layout", "one of: stream, padded")
+    if recipe.data.source in ("text", "tokens", "images"):
+        expect(bool(recipe.data.path), "data.path", f"the path of the data, which {recipe.data.source!r} needs")
+
+    optimizer, schedule = recipe.optimizer, recipe.schedule
+    expect(optimizer.name in ("sgd", "adamw"), "optimizer.name", "one of: sgd, adamw")
+    expect(optimizer.learning_rate > 0, "optimizer.learning_rate", "a number above 0")
+    expect(0 <= optimizer.momentum < 1, "optimizer.momentum", "a number from 0 to below 1")
+    expect(all(0 <= beta < 1 for beta in optimizer.betas), "optimizer.betas", "two numbers from 0 to below 1")
+    expect(optimizer.eps > 0, "optimizer.eps", "a number above 0")
+    expect(optimizer.weight_decay >= 0, "optimizer.weight_decay", "a number of 0 or more")
+    expect(optimizer.clip_norm >= 0, "optimizer.clip_norm", "a number of 0 (no clipping) or more")
+    expect(0 <= optimizer.label_smoothing < 1, "optimizer.label_smoothing", "a number from 0 to below 1")
+    expect(schedule.shape in ("constant", "cosine", "step"), "schedule.shape", "one of: constant, cosine, step")
+    expect(schedule.warmup_steps >= 0, "schedule.warmup_steps", "an integer of 0 or more")
+    expect(schedule.final_learning_rate >= 0, "schedule.final_learning_rate", "a number of 0 or more")
+    ascending = list(schedule.milestones) == sorted(set(schedule.milestones))
+    expect(ascending and all(m > 0 for m in schedule.milestones), "schedule.milestones", "ascending steps above 0")
+    expect(0 < schedule.decay_factor <= 1, "schedule.decay_factor", "a number above 0 and at most 1")
+    expect(recipe.performance.loader_workers >= 0, "performance.loader_workers", "an integer of 0 or more")
+    expect(recipe.performance.prefetch_batches >= 0, "performance.prefetch_batches", "an integer of 0 or more")
+    expect(recipe.performance.bucket_mib >= 1, "performance.bucket_mib", "an integer of 1 or more")
+    expect(recipe.run.log_every >= 1, "run.log_every", "an integer of 1 or more")
+    for key in ("eval_every", "checkpoint_every"):
+        expect(getattr(recipe.run, key) >= 0, f"run.{key}", "an integer of 0 (only at the end) or more")
+    expect(recipe.run.keep_checkpoints >= 1, "run.keep_checkpoints", "an integer of 1 or more")

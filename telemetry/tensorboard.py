@@ -1,0 +1,47 @@
+"""Scalars for TensorBoard, written by neither framework.
+
+TensorBoard's own event writer imports TensorFlow wherever TensorFlow is installed, unless a module
+`tensorboard.compat.notf` exists. So an empty one is put there first: PyTorch and TensorFlow runs write their
+events by the same code, and neither imports the other's framework.
+"""
+
+import sys
+import time
+import types
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+sys.modules.setdefault("tensorboard.compat.notf", types.ModuleType("tensorboard.compat.notf"))
+
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog  # noqa: E402  (must come after the stub)
+from tensorboard.compat.proto.summary_pb2 import Summary  # noqa: E402  (must come after the stub)
+from tensorboard.summary.writer.event_file_writer import EventFileWriter  # noqa: E402  (must come after the stub)
+
+FLUSH_SECONDS = 5
+
+
+class ScalarWriter:
+    """Writes the numbers of rows as scalars into a new event file in `directory`.
+
+    purge_step: on resuming, TensorBoard hides what earlier event files say of this step and later ones.
+    """
+
+    def __init__(self, directory: Path, purge_step: int | None = None) -> None:
+        self._writer = EventFileWriter(str(directory), flush_secs=FLUSH_SECONDS)
+        if purge_step is not None:
+            start = SessionLog(status=SessionLog.START)
+            self._writer.add_event(Event(wall_time=time.time(), step=purge_step, session_log=start))
+
+    def write(self, step: int, row: Mapping[str, Any]) -> None:
+        """Each number of `row` but the step itself, under its key as the tag."""
+        values = [
+            Summary.Value(tag=name, simple_value=float(value))
+            for name, value in row.items()
+            if name != "step" and isinstance(value, int | float) and not isinstance(value, bool)
+        ]
+        self._writer.add_event(Event(wall_time=time.time(), step=step, summary=Summary(value=values)))
+
+    def close(self) -> None:
+        """Write what is still held and close the file."""
+        self._writer.close()

@@ -1,0 +1,70 @@
+"""run.json: what a run was (invariant 8), and what each start of it was (its segments)."""
+
+import hashlib
+import os
+import time
+
+from data.order import SampleOrder
+from models.specs import parameter_count, training_flops
+from recipes.recipe import Recipe
+from telemetry.hardware import hardware, versions
+from training import schedule
+from training.run import Run, command_line
+from training.state import State, digest
+
+FORMAT = 1
+ORDER_STEPS = 16
+"""How many steps' sample ids go into the digest of the sample order; the rest follows from the seed."""
+
+
+def run_json(run: Run, initial: State | None, settings: dict) -> dict:
+    """The content of run.json at the start of a segment. `settings` are the framework's own (threads, TF32, …)."""
+    recipe = run.recipe
+    content = {
+        "format": FORMAT,
+        "recipe_id": recipe.recipe_id,
+        "recipe": recipe.as_dict(),
+        "strategy": run.strategy,
+        "workers": run.workers,
+        "accumulation": run.accumulation,
+        "micro_batches": run.workers * run.accumulation,
+        "parameter_count": parameter_count(recipe.model),
+        "training_flops_per_sample": training_flops(recipe.model),
+        "precision": recipe.precision,
+        "digests": {
+            "data": run.train_source.fingerprint,
+            "sample_order": order_digest(recipe, run.train_source.num_samples),
+            "learning_rates": schedule.digest(schedule.learning_rates(recipe)),
+        },
+    }
+    if initial is not None:
+        content["digests"]["initial_parameters"] = digest({**initial.parameters, **initial.buffers})
+    content["segments"] = [*run.segments, segment(run, settings)]
+    return content
+
+
+def segment(run: Run, settings: dict) -> dict:
+    """One start of the run: who ran it, where, with what."""
+    assert run.start is not None
+    cores = len(os.sched_getaffinity(0))
+    return {
+        "first_step": run.start.step,
+        "strategy": run.strategy,
+        "workers": run.workers,
+        "accumulation": run.accumulation,
+        "launcher": run.world.launcher,
+        "oversubscribed": settings.get("device") == "cpu" and run.workers > cores,
+        "eager": run.options.eager,
+        "command": command_line(),
+        "started_unix_s": time.time(),
+        "settings": settings,
+        "versions": versions(),
+        "hardware": hardware(),
+    }
+
+
+def order_digest(recipe: Recipe, num_samples: int) -> str:
+    """16 hex digits over the first steps' sample ids."""
+    order = SampleOrder(num_samples, recipe.data.global_batch, recipe.seed)
+    steps = range(min(ORDER_STEPS, recipe.steps))
+    return hashlib.sha256("".join(order.digest(step) for step in steps).encode()).hexdigest()[:16]

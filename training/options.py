@@ -1,0 +1,78 @@
+"""The command line that all six strategy scripts share."""
+
+import contextlib
+import io
+import re
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import tyro
+
+from training.problems import UsageError
+
+Parsed = TypeVar("Parsed")
+Overrides = Annotated[list[tuple[str, ...]], tyro.conf.UseAppendAction]
+
+
+@dataclass
+class Options:
+    """Train one recipe under one strategy, as one run in its own directory."""
+
+    recipe: str | None = None
+    """Name in recipes/, or path of a .toml file. Needed unless --resume reads it from the run directory."""
+    run_dir: Path | None = None
+    """Directory of the run (default: runs/RECIPE-STRATEGY-WORKERS). It must not exist, except with --resume."""
+    set: Overrides = field(default_factory=list)
+    """Override keys of the recipe: --set steps=100 optimizer.learning_rate=3e-4."""
+    workers: int | None = None
+    """Total number of workers. The run stops if the launcher made it another number."""
+    accumulation: int | None = None
+    """Micro-batches that each worker sums before one update (default 1; on --resume what keeps the micro-batch)."""
+    resume: bool = False
+    """Go on from the newest whole checkpoint in --run-dir."""
+    stop_after: int | None = None
+    """Stop at this step as a pre-emption would: checkpoint, exit code 75."""
+    eager: bool = False
+    """Run step by step, without graphs or loader threads, as a debugger wants it."""
+    replay_from: Path | None = None
+    """Verification: afterwards repeat each step from the checkpoints of this run and record what it does."""
+    perturb_gradients: int | None = None
+    """Verification (torch only): add noise of 1e-12 of the largest gradient element, from this seed."""
+
+    @property
+    def overrides(self) -> tuple[str, ...]:
+        """All of --set, in order."""
+        return tuple(item for group in self.set for item in group)
+
+
+def parse(kind: type[Parsed], program: str, arguments: Sequence[str] | None = None) -> Parsed:
+    """Parse the command line into the dataclass `kind`. Raises UsageError, one line, for what does not parse."""
+    captured = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(captured):
+            return tyro.cli(
+                kind, prog=program, args=arguments, config=(tyro.conf.FlagCreatePairsOff, tyro.conf.HelptextFromCommentsOff)
+            )
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        raise UsageError(f"{_one_line(captured.getvalue())}; see {program} --help") from None
+
+
+def _one_line(box: str) -> str:
+    """The words of tyro's framed message."""
+    text = re.split(r"For full helptext|Argument helptext|For all helptext", box)[0]
+    words = re.sub(r"[─━│╭╮╰╯┃]+", " ", text).split()
+    titles = ("Parsing error", "Value error", "Unrecognized options", "Required options")
+    line = " ".join(words)
+    for title in titles:
+        line = line.removeprefix(title).strip()
+    return line.rstrip(".:;") or "the command line does not parse"
+
+
+def warn(line: str) -> None:
+    """One line for the person, on standard error."""
+    print(f"trimaran: {line}", file=sys.stderr, flush=True)

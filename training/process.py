@@ -1,0 +1,65 @@
+"""A training process and its ending: no orphans, no tracebacks as messages, exit codes that mean something."""
+
+import ctypes
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+from data.errors import DataError
+from recipes.checking import RecipeError
+from telemetry.run_log import write_status
+from training.options import warn
+from training.problems import EXIT_DONE, EXIT_FAILED, EXIT_STOPPED_EARLY, EXIT_USAGE, UsageError
+
+PR_SET_PDEATHSIG = 1
+LAUNCHED_BY = "TRIMARAN_LAUNCHER"
+"""Set by launchers.train, which reads the ending of a run from status.json."""
+
+
+def die_with_parent() -> None:
+    """Ask Linux to kill this process when its parent dies, so that a launcher killed with -9 leaves no orphans."""
+    if sys.platform != "linux":
+        return
+    parent = os.getppid()
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it died before the request
+        os._exit(EXIT_FAILED)
+
+
+def guarded(main: Callable[[], int], rank: int = 0) -> int:
+    """Run `main` and turn every way it can fail into one line and an exit code.
+
+    Mistakes of usage end with 2 and are told by rank 0 alone, since every worker finds the same one.
+    """
+    try:
+        code = main()
+        if code == EXIT_FAILED:
+            sys.stderr.flush()
+            os._exit(code)  # the other ranks may hang in a collective that this one's clean-up would wait for
+        if code == EXIT_STOPPED_EARLY and os.environ.get(LAUNCHED_BY) == "torchrun":
+            return EXIT_DONE  # torchrun would report each worker's 75 as a crash
+        return code
+    except (UsageError, RecipeError, DataError) as error:
+        if rank == 0:
+            warn(str(error))
+        return EXIT_USAGE
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+
+
+def report_failure(run_dir: Path, rank: int, step: int, error: BaseException) -> int:
+    """Record why this rank failed: traceback in failure-<rank>.txt, status.json, one line. Returns the exit code."""
+    reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    note = run_dir / f"failure-{rank}.txt"
+    line = f"rank {rank} failed at step {step}: {reason}"
+    try:
+        note.write_text(f"{line}\n\n{''.join(traceback.format_exception(error))}")
+        write_status(run_dir, "failed", step, line)
+        line += f" (traceback in {note})"
+    except OSError as second:
+        line += f" (and {run_dir} cannot be written: {second.strerror})"
+    warn(line)
+    return EXIT_FAILED

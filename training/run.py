@@ -1,0 +1,198 @@
+"""One run: the recipe, the strategy, the world and the directory, checked before any group is joined."""
+
+import os
+import shutil
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from data.sources import Source, open_source
+from models.specs import GptSpec, ResNetSpec, parameter_count
+from recipes.checking import RecipeError
+from recipes.recipe import Recipe, differing_keys, from_dict, load_recipe
+from training import checkpoint
+from training.options import Options
+from training.problems import UsageError
+from training.state import MOMENTS, State, initial_state, parameter_dtype
+from training.world import World
+
+
+@dataclass
+class Run:
+    """What the loop and the scripts need to know. `start` is the state to begin from, set by `open_run`."""
+
+    recipe: Recipe
+    strategy: str
+    world: World
+    accumulation: int
+    run_dir: Path
+    options: Options
+    train_source: Source
+    resumed_tokens: int = 0
+    segments: list[dict] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    start: State | None = None
+
+    @property
+    def workers(self) -> int:
+        """N, the replicas of the model."""
+        return self.world.workers
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the checkpoints lie."""
+        return self.run_dir / "checkpoints"
+
+    @property
+    def records_gradients(self) -> bool:
+        """Runs that are to be verified keep the gradients of their last step."""
+        return self.options.replay_from is not None
+
+    def open_source(self, split: str) -> Source:
+        """The recipe's data, `split` "train" or "validation". Raises DataError."""
+        return open_recipe_source(self.recipe, split)
+
+
+def open_recipe_source(recipe: Recipe, split: str) -> Source:
+    """Open what `[data]` names, with the sizes of the model. Raises DataError."""
+    model = recipe.model
+    return open_source(
+        recipe.data.source,
+        split=split,
+        path=recipe.data.path,
+        layout=recipe.data.layout,
+        image_size=model.image_size if isinstance(model, ResNetSpec) else None,
+        num_classes=model.num_classes if isinstance(model, ResNetSpec) else None,
+        context=model.context if isinstance(model, GptSpec) else None,
+        vocabulary=model.vocabulary if isinstance(model, GptSpec) else None,
+        seed=recipe.seed,
+        skip_corrupt=recipe.data.skip_corrupt,
+    )
+
+
+def open_run(options: Options, strategy: str, world: World, with_state: bool = True) -> Run:
+    """Everything that can be wrong before training, found now and without a framework.
+
+    Without `with_state` (for a launcher) the state to start from is left out. Raises UsageError, RecipeError or DataError, each one line. Writes nothing.
+    """
+    if options.workers is not None and options.workers != world.workers:
+        raise UsageError(
+            f"--workers: found {options.workers}, but {world.launcher} started {world.workers} of {strategy}; "
+            "make the two agree"
+        )
+    recipe, run_dir, saved = _recipe_and_directory(options, strategy, world.workers)
+    accumulation = _accumulation(options, recipe, world.workers, saved)
+    if options.stop_after is not None and not 1 <= options.stop_after <= recipe.steps:
+        raise UsageError(f"--stop-after: found {options.stop_after}, expected a step from 1 to {recipe.steps}")
+    if not saved:
+        check_disk(run_dir, recipe)
+    run = Run(
+        recipe, strategy, world, accumulation, run_dir, options, open_recipe_source(recipe, "train"),
+        segments=saved.get("segments", []),
+    )
+    if not with_state:
+        return run
+    if saved:
+        state, manifest, run.notes = checkpoint.load_latest(run.checkpoints, recipe.recipe_id)
+        if state is None:
+            run.notes.append("no checkpoint to resume from; starting again at step 0")
+        run.start, run.resumed_tokens = state, manifest.get("tokens", 0)
+        if options.stop_after is not None and state is not None and options.stop_after <= state.step:
+            raise UsageError(f"--stop-after: found {options.stop_after}, but {run_dir} is at step {state.step} already")
+    if run.start is None:
+        run.start = initial_state(recipe)
+    return run
+
+
+def default_run_dir(recipe_name: str, strategy: str, workers: int) -> Path:
+    """Where a run goes that was not told where to go."""
+    return Path("runs") / f"{Path(recipe_name).stem}-{strategy}-{workers}"
+
+
+def _recipe_and_directory(options: Options, strategy: str, workers: int) -> tuple[Recipe, Path, dict]:
+    """The recipe, the run directory, and run.json's content on a resume (else an empty dict)."""
+    if not options.resume:
+        if options.recipe is None:
+            raise UsageError("--recipe: missing; expected a name in recipes/ or the path of a .toml file")
+        recipe = load_recipe(options.recipe, options.overrides)
+        run_dir = options.run_dir or default_run_dir(options.recipe, strategy, workers)
+        if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
+            raise UsageError(f"--run-dir {run_dir}: exists already; go on with --resume or choose another directory")
+        return recipe, run_dir, {}
+    if options.run_dir is None:
+        raise UsageError("--resume: needs --run-dir, the directory of the run to go on with")
+    saved = read_run_json(options.run_dir)
+    recipe = from_dict(saved["recipe"])
+    if options.recipe is not None or options.overrides:
+        given = load_recipe(options.recipe, options.overrides) if options.recipe else None
+        if given is None:
+            raise UsageError("--set: on --resume the recipe comes from run.json; leave --set out, or give --recipe too")
+        if given.recipe_id != recipe.recipe_id:
+            keys = ", ".join(differing_keys(given, recipe))
+            raise UsageError(f"--recipe {options.recipe}: differs from {options.run_dir}/run.json in {keys}; leave it out")
+    return recipe, options.run_dir, saved
+
+
+def read_run_json(run_dir: Path) -> dict:
+    """run.json of an existing run. Raises UsageError where there is none that can be read."""
+    import json
+
+    path = run_dir / "run.json"
+    try:
+        content = json.loads(path.read_text())
+        from_dict(content["recipe"])
+        return content
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        reason = str(error) if isinstance(error, RecipeError) else type(error).__name__
+        raise UsageError(f"--resume {run_dir}: no run to go on with ({path}: {reason}); expected a run directory") from error
+
+
+def _accumulation(options: Options, recipe: Recipe, workers: int, saved: dict) -> int:
+    """Micro-batches a worker; on a resume what keeps M = workers x accumulation (invariant 2)."""
+    accumulation = options.accumulation
+    if accumulation is None:
+        total = saved.get("micro_batches", workers)
+        if total % workers:
+            raise UsageError(
+                f"--resume on {workers} workers: the run has {total} micro-batches a step, which {workers} workers cannot "
+                "share equally; choose a divisor of it, or give --accumulation (BatchNorm then sees other micro-batches)"
+            )
+        accumulation = total // workers
+    check_batch(recipe, workers, accumulation)
+    return accumulation
+
+
+def check_batch(recipe: Recipe, workers: int, accumulation: int) -> None:
+    """Raises UsageError where the global batch does not divide into the micro-batches."""
+    if workers < 1 or accumulation < 1:
+        key, value = ("--workers", workers) if workers < 1 else ("--accumulation", accumulation)
+        raise UsageError(f"{key}: found {value}, expected an integer of 1 or more")
+    micro_batches = workers * accumulation
+    if recipe.data.global_batch % micro_batches:
+        raise UsageError(
+            f"data.global_batch: found {recipe.data.global_batch}, expected a multiple of {micro_batches} "
+            f"({workers} workers x {accumulation} accumulation); change it with --set data.global_batch=…"
+        )
+
+
+def check_disk(run_dir: Path, recipe: Recipe) -> None:
+    """Raises UsageError where the run directory could not be made or its checkpoints would not fit."""
+    parent = next(path for path in (run_dir, *run_dir.absolute().parents) if path.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
+        raise UsageError(f"--run-dir {run_dir}: {parent} is not a directory that can be written; choose another place")
+    copies = 1 + len(MOMENTS[recipe.optimizer.name])
+    checkpoints = recipe.run.keep_checkpoints if recipe.run.checkpoint_every else 1
+    saves = recipe.steps // recipe.run.checkpoint_every + 1 if recipe.run.checkpoint_every else 1
+    one = parameter_count(recipe.model) * parameter_dtype(recipe).itemsize * copies
+    needed, free = one * (min(checkpoints, saves) + 1), shutil.disk_usage(parent).free
+    if free < needed:
+        raise UsageError(
+            f"--run-dir {run_dir}: {free / 2**20:,.0f} MiB free on the disk of {parent}, but the checkpoints need "
+            f"{needed / 2**20:,.0f} MiB; free some, choose another place, or lower run.keep_checkpoints"
+        )
+
+
+def command_line() -> list[str]:
+    """The command of this process, as a person would type it after `python`."""
+    spec = getattr(sys.modules["__main__"], "__spec__", None)
+    return ["-m", spec.name, *sys.argv[1:]] if spec else list(sys.argv)

@@ -1,0 +1,56 @@
+"""The whole state of a run in canonical form: NumPy arrays under PyTorch's names, in PyTorch's layout."""
+
+import hashlib
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from models.initial import initial_values
+from models.specs import buffer_table, parameter_table
+from recipes.recipe import Recipe
+
+Arrays = dict[str, np.ndarray]
+MOMENTS = {"sgd": ("momentum",), "adamw": ("exp_avg", "exp_avg_sq")}
+"""What each optimizer remembers, by torch.optim's names."""
+
+
+@dataclass
+class State:
+    """What a step starts from. `moments` maps each moment's name to an array a parameter.
+
+    `gradients` are those of the last step, combined over the workers and not yet clipped; only runs that
+    are to be verified record them.
+    """
+
+    step: int
+    parameters: Arrays
+    buffers: Arrays
+    moments: dict[str, Arrays] = field(default_factory=dict)
+    gradients: Arrays | None = None
+
+
+def parameter_dtype(recipe: Recipe) -> np.dtype:
+    """The type of the master weights and moments."""
+    return np.dtype("float64" if recipe.precision == "float64" else "float32")
+
+
+def initial_state(recipe: Recipe) -> State:
+    """Step 0: weights from the seed (invariant 3), moments of zero. The same for every strategy."""
+    dtype = parameter_dtype(recipe)
+    values = initial_values(recipe.model, recipe.seed, dtype)
+    parameters = {tensor.name: values[tensor.name] for tensor in parameter_table(recipe.model)}
+    buffers = {tensor.name: values[tensor.name] for tensor in buffer_table(recipe.model)}
+    moments = {
+        moment: {name: np.zeros_like(value) for name, value in parameters.items()}
+        for moment in MOMENTS[recipe.optimizer.name]
+    }
+    return State(0, parameters, buffers, moments)
+
+
+def digest(arrays: Arrays) -> str:
+    """16 hex digits over names, shapes, types and values, in the order of the names."""
+    total = hashlib.sha256()
+    for name in sorted(arrays):
+        total.update(f"{name}{arrays[name].shape}{arrays[name].dtype}".encode())
+        total.update(np.ascontiguousarray(arrays[name]).data)
+    return total.hexdigest()[:16]
