@@ -15,6 +15,7 @@ from data.errors import DataError
 
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)  # 2**64 / golden ratio, splitmix64's increment
 _ROUNDS = 8
+_BLOCK = 4096  # positions computed at once: small batches share the cost of calling NumPy
 
 
 class SampleOrder:
@@ -32,12 +33,26 @@ class SampleOrder:
         self.num_samples = num_samples
         self.global_batch = global_batch
         self.seed = seed
+        self._steps_a_block = max(1, _BLOCK // global_batch)
+        self._block: tuple[int, np.ndarray, np.ndarray] | None = None
 
     def ids(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """Sample ids and epochs of the global batch of `step` (from 0): two int64 arrays [B]."""
-        positions = np.arange(step * self.global_batch, (step + 1) * self.global_batch, dtype=np.int64)
+        number, step_in_block = divmod(step, self._steps_a_block)
+        block = self._block  # read and replaced as a whole: several threads may ask
+        if block is None or block[0] != number:
+            block = self._block = (number, *self._compute_block(number))
+        rows = slice(step_in_block * self.global_batch, (step_in_block + 1) * self.global_batch)
+        return block[1][rows], block[2][rows]
+
+    def _compute_block(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        length = self._steps_a_block * self.global_batch
+        positions = np.arange(number * length, (number + 1) * length, dtype=np.int64)
         epochs, index = np.divmod(positions, self.num_samples)
-        return _permute(index, self.num_samples, _epoch_keys(self.seed, epochs)), epochs
+        ids = _permute(index, self.num_samples, _epoch_keys(self.seed, epochs))
+        for array in (ids, epochs):
+            array.setflags(write=False)  # they are handed out again and again
+        return ids, epochs
 
     def digest(self, step: int) -> str:
         """16 hex digits of the SHA-256 of the global batch's sample ids, as little-endian 64-bit integers."""

@@ -7,10 +7,12 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 from typing import BinaryIO
 
+from training.problems import EXIT_DONE, EXIT_STOPPED_EARLY, EXIT_USAGE
 from training.process import PR_SET_PDEATHSIG
 
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
@@ -47,6 +49,31 @@ def run_child(command: list[str], environment: dict[str, str], cwd: Path | None 
     return code, tail.decode(errors="replace")
 
 
+def run_quietly(command: list[str], environment: dict[str, str], run_dir: Path) -> tuple[int, str]:
+    """Run to the end with its output kept to itself; returns the exit code and, if it is not 0, why."""
+    with tempfile.TemporaryFile() as output:
+        child = subprocess.Popen(
+            command,
+            env={**os.environ, **environment},
+            start_new_session=True,
+            preexec_fn=_die_with_parent,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+        try:
+            code = child.wait()
+        finally:
+            _send_group(child, signal.SIGKILL)
+        output.seek(0)
+        text = output.read()[-TAIL_BYTES:].decode(errors="replace")
+    if code in (EXIT_DONE, EXIT_STOPPED_EARLY):
+        return EXIT_DONE, ""
+    if code == EXIT_USAGE:
+        return code, text.strip().splitlines()[-1]
+    return code, explain(code, text, run_dir)
+
+
 def explain(code: int, errors: str, run_dir: Path) -> str:
     """Why a child failed, in one line: the first rank that recorded a reason, or else what torchrun saw."""
     notes = sorted(run_dir.glob("failure-*.txt"), key=lambda path: path.stat().st_mtime)
@@ -56,7 +83,8 @@ def explain(code: int, errors: str, run_dir: Path) -> str:
     rank, exit_code = re.search(r"rank\s*: (\d+)", root_cause), re.search(r"exitcode\s*: (-?\d+)", root_cause)
     if rank and exit_code:
         return f"rank {rank[1]} ended with {_ending(int(exit_code[1]))}"
-    return f"the training process ended with {_ending(code)}"
+    last = next((line.strip() for line in reversed(errors.splitlines()) if "Error" in line), "")
+    return f"the training process ended with {_ending(code)}{': ' if last else ''}{last}"
 
 
 def _ending(code: int) -> str:

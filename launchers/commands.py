@@ -1,11 +1,13 @@
 """From a strategy and a number of workers to the command that starts it: argument lists, never shell strings."""
 
 import os
+import secrets
 import shlex
 import socket
 import sys
 from pathlib import Path
 
+from distributed.topology import visible_gpus
 from training.options import Options
 from training.problems import UsageError
 
@@ -72,16 +74,22 @@ def training_environment(strategy: str) -> dict[str, str]:
     return environment
 
 
+def default_jobs() -> int:
+    """Runs that may go side by side: one a core, or one at all where they would share GPUs."""
+    return 1 if visible_gpus() else len(os.sched_getaffinity(0))
+
+
 def as_shell(environment: dict[str, str], command: list[str]) -> str:
     """One line that can be pasted into a shell."""
     return " ".join([*(f"{key}={shlex.quote(value)}" for key, value in environment.items()), shlex.join(command)])
 
 
 def free_port() -> int:
-    """A free TCP port on loopback, outside the ephemeral range; starts at a place of this process's own."""
+    """A free TCP port on loopback, outside the ephemeral range; by chance, so that two at a time seldom meet."""
     span = LAST_PORT - FIRST_PORT
+    start = secrets.randbelow(span)
     for offset in range(span):
-        port = FIRST_PORT + (os.getpid() * 7 + offset) % span
+        port = FIRST_PORT + (start + offset) % span
         with socket.socket() as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:

@@ -16,6 +16,10 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("recipes", "models", "data", "telemetry", "training", "distributed", "launchers", "scaling")
 FRAMEWORKS = {"torch": {"torch"}, "tf": {"tensorflow", "keras"}}
 MAX_LINES = 320
+EXCUSE = re.compile(r"\b(noqa|type:\s*ignore|pragma:|fmt:\s*(off|skip)|pylint:|pyright:)")
+EXCUSE_WITH_REASON = re.compile(
+    r"#\s*(noqa: [A-Z]+\d+(, [A-Z]+\d+)*|type: ignore\[[\w, -]+\]|fmt: skip)\s+(#\s*|\()\w{2,}"
+)
 
 
 def python_files() -> list[Path]:
@@ -109,9 +113,8 @@ def test_the_contracts_cover_every_package() -> None:
 def test_a_file_is_short_and_excuses_nothing_without_a_reason(path: Path) -> None:
     assert len(path.read_text().splitlines()) < MAX_LINES
     for number, comment in comments(path):
-        if re.search(r"\b(noqa|type:\s*ignore|pragma:|fmt:\s*(off|skip)|pylint:|pyright:)", comment):
-            excuse = r"#\s*(noqa: [A-Z]+\d+(, [A-Z]+\d+)*|type: ignore\[[\w, -]+\]|fmt: skip)\s+(#\s*|\()\w{2,}"
-            assert re.match(excuse, comment), f"{path}:{number}: name the rule and say why: {comment}"
+        if EXCUSE.search(comment):
+            assert EXCUSE_WITH_REASON.match(comment), f"{path}:{number}: name the rule and say why: {comment}"
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "tests").rglob("*.py")), ids=lambda path: path.stem)

@@ -34,8 +34,7 @@ def replay(run: Run, strategy: "Strategy") -> None:
     log = RunLog(folder, world.rank, writes_metrics=world.is_main, resume=False)
     order = SampleOrder(run.train_source.num_samples, recipe.data.global_batch, recipe.seed)
     rates = learning_rates(recipe)
-    last_step = run.options.stop_after or recipe.steps
-    for step, batches in enumerate(training_feed(run, 0, last_step)):
+    for step, batches in enumerate(training_feed(run, 0, recipe.steps)):
         strategy.restore(reference_state(run, step))
         loss, norm = strategy.step(strategy.place(batches), float(rates[step]), True)
         state = strategy.state(step + 1)

@@ -33,7 +33,7 @@ def test_forward_loss_and_gradients_equal_those_of_hugging_face():
     config = GPT2Config(
         n_layer=3, n_head=4, n_embd=64, n_positions=24, vocab_size=101,
         resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, attn_implementation="eager",
-        bos_token_id=0, eos_token_id=0,
+        bos_token_id=0, eos_token_id=0, loss_type="ForCausalLM",
     )  # fmt: skip
     oracle = GPT2LMHeadModel(config).double().train()
     model = GPT(spec).double()
@@ -51,15 +51,19 @@ def test_forward_loss_and_gradients_equal_those_of_hugging_face():
     targets = tokens.roll(-1, dims=1)
     targets[:, -1] = -1
     targets[0, 10:] = -1  # a padded document
-    labels = torch.where(targets == -1, -100, targets).roll(1, dims=1)  # theirs are shifted within the model
+    counted = targets != -1
     logits = model(tokens)
-    loss = cross_entropy_sum(logits, targets, label_smoothing=0.0) / int((targets != -1).sum())
+    loss = cross_entropy_sum(logits, targets, label_smoothing=0.0) / int(counted.sum())
     loss.backward()
+    labels = torch.where(counted, targets, -100).roll(1, dims=1)  # theirs are shifted within the model
     expected = oracle(tokens, labels=labels)
-    expected.loss.backward()
+    chosen = expected.logits[counted].gather(1, targets[counted][:, None])[:, 0]
+    expected_loss = (expected.logits[counted].logsumexp(dim=1) - chosen).mean()  # theirs is computed in float32
+    expected_loss.backward()
 
     torch.testing.assert_close(logits, expected.logits, rtol=0, atol=1e-13)
-    torch.testing.assert_close(loss, expected.loss, rtol=1e-14, atol=0)
+    torch.testing.assert_close(loss, expected_loss, rtol=1e-14, atol=0)
+    torch.testing.assert_close(loss.float(), expected.loss, rtol=1e-6, atol=0)
     scale = max(float(parameter.grad.abs().max()) for parameter in oracle.parameters())
     for name, parameter in named_parameters(model).items():
         gradient = to_hugging_face(name, oracle.get_parameter(f"transformer.{name}").grad)

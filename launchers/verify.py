@@ -1,0 +1,160 @@
+"""The proof of matching: run the strategies, compare them with torch-single, step by step.
+
+    python -m launchers.verify --strategies all --workers 1,2,3,4
+
+Two modes (docs/matching.md says why). one-step: each step starts from the reference's state, at any learning rate.
+trajectory: the runs go freely, on recipes calm enough, which a control shows. Every run is a process of the ordinary
+scripts, started as `launchers.train` would; what is compared is read from their run directories.
+"""
+
+import contextlib
+import json
+import shutil
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from launchers import commands, comparison
+from launchers.child import run_quietly
+from launchers.plan import Job, Plan, make_plan
+from launchers.verify_report import print_report, write_report
+from recipes.recipe import load_recipe
+from training.options import Overrides, parse, warn
+from training.problems import EXIT_DONE, EXIT_FAILED, UsageError
+from training.process import LAUNCHED_BY, guarded
+
+PROGRAM = "python -m launchers.verify"
+DEFAULT_RECIPES = ("verify-resnet", "verify-gpt")
+
+
+@dataclass
+class VerifyOptions:
+    """Prove that the strategies train alike on this machine."""
+
+    strategies: str = "all"
+    """`all`, or names separated by commas."""
+    workers: str = "1,2"
+    """Worker counts, separated by commas; -single strategies run with 1."""
+    precision: Literal["float64", "float32"] = "float64"
+    """float32 is compared in one-step mode only."""
+    steps: int = 20
+    """Optimizer steps of each run."""
+    mode: Literal["both", "one-step", "trajectory"] = "both"
+    """What to compare."""
+    recipe: str | None = None
+    """A recipe of your own (default: a small ResNet and a small GPT with everything in play)."""
+    set: Overrides = field(default_factory=list)
+    """Override keys of the recipe."""
+    report: Path | None = None
+    """Write every number that was compared to this file, as JSON."""
+    work_dir: Path | None = None
+    """Keep the run directories here (default: a temporary directory, removed at the end)."""
+    jobs: int | None = None
+    """Runs at the same time (default: one a core, or 1 where there are GPUs)."""
+
+    @property
+    def modes(self) -> tuple[str, ...]:
+        """The modes asked for; trajectory exists in float64 only."""
+        chosen = ("one-step", "trajectory") if self.mode == "both" else (self.mode,)
+        return tuple(mode for mode in chosen if self.precision == "float64" or mode == "one-step")
+
+
+def main() -> int:
+    """Plan, run, compare, report. Returns 0 if everything passed, 1 if not, 2 for a mistake in the command."""
+    started = time.monotonic()
+    options = parse(VerifyOptions, PROGRAM)
+    plans = _plans(options)
+    with contextlib.ExitStack() as stack:
+        if options.work_dir is None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="trimaran-verify-")))
+        else:
+            folder = options.work_dir
+            if folder.exists() and any(folder.iterdir()):
+                raise UsageError(f"--work-dir {folder}: is not empty; expected a new directory")
+            folder.mkdir(parents=True, exist_ok=True)
+        for plan in plans:
+            _run_plan(plan, folder / plan.name, options)
+        passed = all(plan.passes for plan in plans)
+        print_report(plans, options.modes, time.monotonic() - started)
+        if options.report is not None:
+            write_report(options.report, plans, options)
+    return EXIT_DONE if passed else EXIT_FAILED
+
+
+def _plans(options: VerifyOptions) -> list[Plan]:
+    """One plan a recipe. Raises UsageError for what cannot be run."""
+    if options.precision != "float64" and options.mode == "trajectory":
+        raise UsageError("--mode trajectory: needs --precision float64; chaos makes anything of float32's rounding")
+    names = list(commands.LAUNCHERS) if options.strategies == "all" else options.strategies.split(",")
+    for name in names:
+        if name not in commands.LAUNCHERS:
+            raise UsageError(f"--strategies: found {name!r}, expected all or some of: {','.join(commands.LAUNCHERS)}")
+    try:
+        workers = sorted({int(text) for text in options.workers.split(",")})
+    except ValueError:
+        raise UsageError(f"--workers: found {options.workers!r}, expected numbers such as 1,2,4") from None
+    overrides = tuple(item for group in options.set for item in group)
+    if options.steps < 1 or workers[0] < 1:
+        raise UsageError(f"--steps {options.steps}, --workers {options.workers}: expected numbers of 1 or more")
+    fixed = (f"steps={options.steps}", f"precision={options.precision}", "run.log_every=1")
+    return [
+        make_plan(recipe, load_recipe(recipe, (*overrides, *fixed)), names, workers, (*overrides, *fixed), options.modes)
+        for recipe in ([options.recipe] if options.recipe else DEFAULT_RECIPES)
+    ]
+
+
+def _run_plan(plan: Plan, folder: Path, options: VerifyOptions) -> None:
+    """Reference first, then the others side by side, each compared as soon as it is there."""
+    folder.mkdir()
+    reference = folder / plan.reference.name
+    _start(plan, plan.reference, folder)
+    with ThreadPoolExecutor(options.jobs or commands.default_jobs()) as pool:
+        list(pool.map(lambda job: _start(plan, job, folder), plan.controls))
+        if plan.controls:
+            plan.control = comparison.control_difference(reference, [folder / job.name for job in plan.controls])
+        list(pool.map(lambda job: _start_and_compare(plan, job, folder, options), plan.jobs))
+    for job in plan.jobs:
+        peer = plan.statistics_peer(job)
+        if peer is not None and job.result.buffers and peer.result.buffers:
+            comparison.compare_statistics(plan.recipe, peer.result, job.result)
+    if options.work_dir is None:
+        shutil.rmtree(folder)
+
+
+def _start_and_compare(plan: Plan, job: Job, folder: Path, options: VerifyOptions) -> None:
+    reference, ours = folder / plan.reference.name, folder / job.name
+    if job is not plan.reference:
+        if not _start(plan, job, folder):
+            return
+        saved = [json.loads((path / "run.json").read_text()) for path in (reference, ours)]
+        comparison.compare_fingerprints(*saved, job.result)
+    if "one-step" in options.modes:
+        comparison.compare_one_step(plan.recipe, reference, ours, job.result)
+    if "trajectory" in options.modes:
+        comparison.compare_trajectory(plan.recipe, reference, ours, job.result)
+    if options.work_dir is None and job is not plan.reference:
+        shutil.rmtree(ours)  # a large model's replay is large
+    verdict = "alike" if job.result.passes else f"DIFFERS ({job.result.failures()[0]})"
+    print(f"{plan.name}: {job.name} {verdict}", flush=True)
+
+
+def _start(plan: Plan, job: Job, folder: Path) -> bool:
+    """Run one job's process to its end; what went wrong is kept in its result."""
+    command, environment = plan.command(job, folder)
+    began = time.monotonic()
+    code, why = run_quietly(command, {**environment, LAUNCHED_BY: commands.choose_launcher(job.strategy, None)}, folder / job.name)
+    job.seconds = time.monotonic() - began
+    if code == 0:
+        return True
+    job.result.mismatches.append(f"did not run: {why}")
+    warn(f"{plan.name}: {job.name} did not run: {why}")
+    if job is plan.reference:
+        raise UsageError(f"{plan.name}: the reference did not run ({why}); nothing can be compared")
+    return False
+
+
+if __name__ == "__main__":
+    raise SystemExit(guarded(main))

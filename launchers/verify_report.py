@@ -1,0 +1,96 @@
+"""What verify shows and writes: the worst differences, and where one went over its bound."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from launchers.comparison import bounds_for
+from launchers.plan import Job, Plan
+
+if TYPE_CHECKING:
+    from launchers.verify import VerifyOptions
+
+COLUMNS = {
+    "one-step": ("loss", "gradient", "update", "parameters", "statistics"),
+    "trajectory": ("trajectory loss", "trajectory parameters"),
+}
+
+
+def print_report(plans: list[Plan], modes: tuple[str, ...], seconds: float) -> None:
+    """One table a recipe on standard output, then what failed, then the verdict."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(width=None if Console().is_terminal else 120, highlight=False)
+    for plan in plans:
+        columns = [column for mode in modes for column in COLUMNS[mode]]
+        table = Table(title=f"{plan.name}: worst difference to torch-single over {plan.recipe.steps} steps")
+        table.add_column("strategy")
+        table.add_column("workers", justify="right")
+        for column in columns:
+            table.add_column(column, justify="right")
+        table.add_column("")
+        table.add_row("bound", "", *(_bound(plan, column) for column in columns), "", style="dim", end_section=True)
+        for job in plan.jobs:
+            cells = [_cell(job, column) for column in columns]
+            table.add_row(job.strategy, f"{job.workers} x {job.accumulation}", *cells, "ok" if job.result.passes else "FAILED")
+        console.print(table)
+        if plan.control is not None:
+            calm = "calm enough" if plan.is_calm else "TOO WILD for trajectories: use --mode one-step"
+            console.print(f"control (gradients perturbed by 1e-12): loss differs by {plan.control:.1e}; {calm}")
+        for job in plan.jobs:
+            for line in job.result.failures():
+                console.print(f"{job.name}: {line}", style="red", soft_wrap=True)
+    runs = [job for plan in plans for job in plan.jobs]
+    alike = sum(job.result.passes for job in runs)
+    verdict = "the same training" if all(plan.passes for plan in plans) else "NOT the same training"
+    console.print(f"{verdict}: {alike} of {len(runs)} runs alike, in {seconds:.0f} s", style="bold")
+
+
+def write_report(path: Path, plans: list[Plan], options: "VerifyOptions") -> None:
+    """Every number that was compared, as JSON."""
+    content = {
+        "precision": options.precision,
+        "steps": options.steps,
+        "passed": all(plan.passes for plan in plans),
+        "recipes": [
+            {
+                "recipe": plan.recipe_name,
+                "recipe_id": plan.recipe.recipe_id,
+                "control": plan.control,
+                "calm": plan.is_calm,
+                "runs": [_run(job) for job in plan.jobs],
+            }
+            for plan in plans
+        ],
+    }
+    path.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def _run(job: Job) -> dict:
+    return {
+        "strategy": job.strategy,
+        "workers": job.workers,
+        "accumulation": job.accumulation,
+        "passed": job.result.passes,
+        "seconds": round(job.seconds, 1),
+        "failures": job.result.failures(),
+        "worst": {
+            kind: {"value": worst.value, "bound": worst.bound, "where": worst.where, "differences": worst.seen}
+            for kind, worst in job.result.worst.items()
+        },
+    }
+
+
+def _bound(plan: Plan, column: str) -> str:
+    bounds = bounds_for(plan.recipe)
+    value = getattr(bounds, column.replace(" ", "_"))
+    return "-" if value is None else f"{value:.0e}"
+
+
+def _cell(job: Job, column: str) -> str:
+    worst = job.result.worst.get(column)
+    if worst is None:
+        return "n/a"
+    text = f"{worst.value:.1e}"
+    return text if worst.passes else f"[bold red]{text}[/]"
