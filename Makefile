@@ -1,16 +1,20 @@
 # make study and make test need nothing but make, python3 >= 3.11 with venv, and a compiler: they set up .venv first.
 #
-# Which builds of the frameworks are installed is up to these. The defaults are what CI uses.
-#   for GPUs:             make setup TORCH= TENSORFLOW= EXTRAS=gpu,dev
-#   another package index: make setup PIP_OPTIONS="--extra-index-url https://..."   (CPU builds of torch, for example)
-# Give the same to make test and make study, or export them: other values mean another installation.
+# Which builds of the frameworks that installs is up to the variables below. The defaults are what CI uses.
+#   for GPUs:              make setup TORCH= TENSORFLOW= EXTRAS=gpu,dev
+#   another package index: make setup PIP_OPTIONS="--extra-index-url https://…"   (for CPU builds of torch, say)
+# What is given there holds for the later commands as well, until something else is given, or make clean.
+VARIABLES := PYTHON TORCH TENSORFLOW EXTRAS PIP_OPTIONS
+-include .venv/given.mk
+GIVEN := $(foreach name,$(VARIABLES),$(if $(filter-out undefined,$(origin $(name))),$(name)))
+
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 TENSORFLOW ?= tensorflow-cpu==2.21.*
 EXTRAS ?= dev
 PIP_OPTIONS ?=
 
-export PYTHON TORCH TENSORFLOW EXTRAS PIP_OPTIONS
+export GIVEN $(VARIABLES)
 # So that python -m finds the packages of this checkout, and no others, even under PYTHONSAFEPATH.
 export PYTHONPATH := $(CURDIR)
 

@@ -1,10 +1,11 @@
-"""GPT-2's byte-level byte-pair encoding, from its published vocab.json and merges.txt (Radford et al. 2019)."""
+"""GPT-2's byte-level byte-pair encoding, from its vocab.json and merges.txt (Radford et al. 2019)."""
 
 import functools
 import json
 import re
 import sys
 import unicodedata
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -54,9 +55,7 @@ class BytePairEncoding:
         """Merge the pair that was learnt first, again and again, until no learnt pair is left."""
         parts = [self._letters[byte] for byte in word.encode("utf-8")]
         while len(parts) > 1:
-            pair = min(
-                zip(parts, parts[1:], strict=False), key=lambda pair: self._ranks.get(pair, sys.maxsize)
-            )
+            pair = min(pairwise(parts), key=lambda pair: self._ranks.get(pair, sys.maxsize))
             if pair not in self._ranks:
                 break
             merged: list[str] = []

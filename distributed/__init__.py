@@ -1,1 +1,1 @@
-"""Six scripts, one per strategy, each read from top to bottom; `diff` two of them to see what a strategy is."""
+"""One script per strategy, each read from top to bottom; `diff` two of them to see what a strategy is."""

@@ -1,5 +1,6 @@
-"""PyTorch's update rules on TensorFlow's fused kernels, under our clipping formula. Its twin is optimizer_torch.py."""
+"""PyTorch's update rules on TensorFlow's fused kernels, under our clipping. Its twin is optimizer_torch.py."""
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -14,11 +15,11 @@ from training.update_rule import CLIP_EPSILON
 class Optimizer:
     """SGD with momentum or AdamW, decay on tensors of two or more dimensions, clipped by the global norm.
 
-    One rule with training/update_rule.py, which verify recomputes in NumPy. Made in the strategy's scope, used in its
-    replica context: `apply` takes gradients that are combined already, and no variable of it is synchronised.
+    One rule with training/update_rule.py, which verify recomputes in NumPy. Made in the strategy's scope, used
+    in its replica context: `apply` takes gradients that are combined already, and nothing is synchronised.
     """
 
-    def __init__(self, model, run: Run) -> None:
+    def __init__(self, model: keras.Model, run: Run) -> None:
         if run.options.perturb_gradients is not None:
             raise UsageError("--perturb-gradients: only the torch strategies have it; leave it out")
         self.config, self.spec = run.recipe.optimizer, run.recipe.model
@@ -33,10 +34,10 @@ class Optimizer:
         self.iterations = _local_variable(tf.zeros([], tf.int64))
 
     def apply(self, gradients: list[tf.Tensor], learning_rate: tf.Tensor) -> tf.Tensor:
-        """Update from the combined gradients, in the order of `variables`; returns their norm before clipping.
+        """Update from the combined gradients, in the order of `variables`; returns their norm, unclipped.
 
-        learning_rate: float64 scalar. Where the norm is not finite nothing is changed; no one waits for the device
-        to find that out.
+        learning_rate: float64 scalar. Where the norm is not finite nothing is changed; no one waits for the
+        device to find that out.
         """
         if self.recorded is not None:
             for variable, gradient in zip(self.recorded.values(), gradients, strict=True):
@@ -64,15 +65,16 @@ class Optimizer:
         return tf.constant(True)
 
     def _adamw(self, gradients: list[tf.Tensor], learning_rate: tf.Tensor) -> tf.Tensor:
-        """w -= lr decay w, then w -= lr (m / c1) / (sqrt(v / c2) + eps) with c = 1 - beta^t (torch.optim.AdamW).
+        """w -= lr decay w, then w -= lr (m / c1) / (sqrt(v / c2) + eps), c = 1 - beta^t (torch.optim.AdamW).
 
         The kernel adds its epsilon to sqrt(v) before the correction. With lr sqrt(c2) / c1 for its rate and
         eps sqrt(c2) for its epsilon, and its own correction switched off, it computes torch's rule.
         """
         beta1, beta2 = self.config.betas
         step = tf.cast(self.iterations.assign_add(1), tf.float64)
-        correction1, correction2 = 1 - tf.pow(tf.constant(beta1, tf.float64), step), tf.sqrt(
-            1 - tf.pow(tf.constant(beta2, tf.float64), step)
+        correction1, correction2 = (
+            1 - tf.pow(tf.constant(beta1, tf.float64), step),
+            tf.sqrt(1 - tf.pow(tf.constant(beta2, tf.float64), step)),
         )
         for (name, w), g in zip(self.variables.items(), gradients, strict=True):
             if self.config.weight_decay and len(w.shape) >= 2:
@@ -99,7 +101,7 @@ class Optimizer:
         """The reverse; `step` counts for AdamW's bias correction."""
         for moment, variables in self.moments.items():
             write_canonical(variables, moments[moment], self.spec)
-        _assign(self.iterations, np.int64(step))
+        _assign(self.iterations, np.asarray(step))
 
 
 def read_canonical(variables: dict[str, tf.Variable], spec: ModelSpec) -> Arrays:

@@ -30,7 +30,9 @@ class Optimizer:
         if self.config.name == "sgd":
             self.rule = torch.optim.SGD(groups, lr=0.0, momentum=self.config.momentum, fused=True)
         else:
-            self.rule = torch.optim.AdamW(groups, lr=0.0, betas=self.config.betas, eps=self.config.eps, fused=True)
+            self.rule = torch.optim.AdamW(
+                groups, lr=0.0, betas=self.config.betas, eps=self.config.eps, fused=True
+            )
         self.records = run.records_gradients
         self.recorded: dict[str, Tensor] | None = None
         seed = run.options.perturb_gradients
@@ -49,11 +51,15 @@ class Optimizer:
         if self.noise is not None:
             self._perturb(gradients)
         if self.records:
-            self.recorded = {name: p.grad.clone() for name, p in self.parameters.items() if p.grad is not None}
+            self.recorded = {
+                name: p.grad.clone() for name, p in self.parameters.items() if p.grad is not None
+            }
         norm = get_total_norm(gradients)
         if self.config.clip_norm > 0:  # the formula of update_rule.clip_factor
             clip_grads_with_norm_(self.parameters.values(), self.config.clip_norm, norm)
-        self.rule.found_inf = (~torch.isfinite(norm)).float()  # what GradScaler sets: the kernels skip the update
+        self.rule.found_inf = (
+            ~torch.isfinite(norm)
+        ).float()  # what GradScaler sets: the kernels skip the update
         for group in self.rule.param_groups:
             group["lr"] = learning_rate
         self.rule.step()
@@ -61,16 +67,24 @@ class Optimizer:
 
     def export_moments(self) -> dict[str, Arrays]:
         """The moments by torch.optim's names ("momentum", or "exp_avg" and "exp_avg_sq")."""
-        keys = {"momentum": "momentum_buffer"} if self.config.name == "sgd" else {k: k for k in ("exp_avg", "exp_avg_sq")}
+        keys = (
+            {"momentum": "momentum_buffer"}
+            if self.config.name == "sgd"
+            else {k: k for k in ("exp_avg", "exp_avg_sq")}
+        )
         return {
-            moment: {name: self.rule.state[p][key].numpy(force=True).copy() for name, p in self.parameters.items()}
+            moment: {
+                name: self.rule.state[p][key].numpy(force=True).copy() for name, p in self.parameters.items()
+            }
             for moment, key in keys.items()
         }
 
     def restore_moments(self, moments: dict[str, Arrays], step: int) -> None:
         """The reverse; `step` counts for AdamW's bias correction."""
         for name, p in self.parameters.items():
-            values = {moment: torch.tensor(arrays[name], device=p.device) for moment, arrays in moments.items()}
+            values = {
+                moment: torch.tensor(arrays[name], device=p.device) for moment, arrays in moments.items()
+            }
             if self.config.name == "sgd":
                 self.rule.state[p] = {"momentum_buffer": values["momentum"]}
             else:

@@ -1,41 +1,45 @@
 """tf-mirrored: MirroredStrategy, one process that drives all the devices of its node.
 
-    python -m distributed.tf_mirrored --workers 8 --recipe digits-resnet18 --run-dir runs/a
+python -m distributed.tf_mirrored --workers 8 --recipe digits-resnet18 --run-dir runs/a
 """
+
+import os
 
 from distributed import topology
 from training.loop import Strategy, train
 from training.options import Options, parse
 from training.process import guarded
 from training.run import open_run
+from training.state import State
 
 STRATEGY = "tf-mirrored"
 
 
 def main() -> int:
-    # 1. Read the command -------------------------------------------------------------------------------------
-    # Frameworks are imported below, so that a mistyped key costs milliseconds and loader processes stay small.
+    # 1. Read the command --------------------------------------------------------------------------
+    # Frameworks are imported below: a mistyped key costs milliseconds, and loader processes stay small.
     options = parse(Options, "python -m distributed.tf_mirrored")
     run = open_run(options, STRATEGY, topology.in_one_process(options.workers))
-    from distributed import toolbox_tf as toolbox  # first: it quietens TensorFlow
 
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up notes are no news
     import tensorflow as tf
 
+    from distributed import toolbox_tf as toolbox
     from distributed.optimizer_tf import Optimizer
     from models.layout_tf import named_buffers
 
-    # 2. Join the group ---------------------------------------------------------------------------------------
+    # 2. Join the group ----------------------------------------------------------------------------
     strategy = tf.distribute.MirroredStrategy(toolbox.choose_devices(run))
     tf.distribute.experimental_set_strategy(strategy)
 
-    # 3. Place the model --------------------------------------------------------------------------------------
+    # 3. Place the model ---------------------------------------------------------------------------
     # Every replica restores the same state; BatchNorm's statistics stay each worker's own until they are averaged.
     model = toolbox.build_model(run)
     optimizer = Optimizer(model, run)
     gradients_of = toolbox.gradients_function(model, run)
     sums_of = toolbox.evaluation_function(model)
 
-    # 4. Take one step ----------------------------------------------------------------------------------------
+    # 4. Take one step -----------------------------------------------------------------------------
     # The loss is divided by the global count, so the workers' gradients add up.
     def replica_update(inputs, targets, target_count, learning_rate):
         loss, gradients = gradients_of(inputs, targets, target_count)
@@ -48,23 +52,26 @@ def main() -> int:
         results = strategy.run(replica_update, arguments)
         return [strategy.experimental_local_results(result)[0] for result in results]
 
-    def step(placed, learning_rate: float, report: bool):
+    def step(placed: toolbox.Placed, learning_rate: float, report: bool) -> tuple[tf.Tensor, tf.Tensor]:
         return update(*placed, tf.constant(learning_rate, tf.float64))
 
-    # 5. Evaluate ---------------------------------------------------------------------------------------------
+    # 5. Evaluate ----------------------------------------------------------------------------------
     @tf.function
     def evaluate_batch(inputs, targets):
-        return strategy.reduce(tf.distribute.ReduceOp.SUM, strategy.run(sums_of, (inputs, targets)), axis=None)
+        return strategy.reduce(
+            tf.distribute.ReduceOp.SUM, strategy.run(sums_of, (inputs, targets)), axis=None
+        )
 
     def evaluate(feed):
         average_statistics()
         sums = sum(evaluate_batch(inputs, targets) for inputs, targets in toolbox.evaluation_batches(feed))
         return tuple(sums.numpy().tolist())
 
-    # 6. Save and restore -------------------------------------------------------------------------------------
+    # 6. Save and restore --------------------------------------------------------------------------
     def replica_average():
         buffers = list(named_buffers(model).values())
-        averages = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, buffers)
+        values = [tf.convert_to_tensor(buffer) for buffer in buffers]
+        averages = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, values)
         for buffer, average in zip(buffers, averages, strict=True):
             buffer.assign(average)
 
@@ -73,17 +80,17 @@ def main() -> int:
         if named_buffers(model):
             strategy.run(replica_average)
 
-    def state(step_number: int):
+    def state(step_number: int) -> State:
         average_statistics()
         return toolbox.export_state(model, optimizer, step_number)
 
-    def restore(state):
+    def restore(state: State) -> None:
         toolbox.restore_state(model, optimizer, state)
 
-    # 7. Train ------------------------------------------------------------------------------------------------
+    # 7. Train -------------------------------------------------------------------------------------
     code = train(run, Strategy(toolbox.placement(run), step, evaluate, state, restore, toolbox.settings(run)))
 
-    # 8. Leave the group --------------------------------------------------------------------------------------
+    # 8. Leave the group ---------------------------------------------------------------------------
     return code
 
 

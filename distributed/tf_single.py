@@ -1,64 +1,68 @@
 """tf-single: one device and no wrapper at all, the base case of every speed-up and of every diff.
 
-    python -m distributed.tf_single --recipe digits-resnet18 --run-dir runs/a
+python -m distributed.tf_single --recipe digits-resnet18 --run-dir runs/a
 """
+
+import os
 
 from distributed import topology
 from training.loop import Strategy, train
 from training.options import Options, parse
 from training.process import guarded
 from training.run import open_run
+from training.state import State
 
 STRATEGY = "tf-single"
 
 
 def main() -> int:
-    # 1. Read the command -------------------------------------------------------------------------------------
-    # Frameworks are imported below, so that a mistyped key costs milliseconds and loader processes stay small.
+    # 1. Read the command --------------------------------------------------------------------------
+    # Frameworks are imported below: a mistyped key costs milliseconds, and loader processes stay small.
     options = parse(Options, "python -m distributed.tf_single")
     run = open_run(options, STRATEGY, topology.alone(STRATEGY))
-    from distributed import toolbox_tf as toolbox  # first: it quietens TensorFlow
 
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # TensorFlow's start-up notes are no news
     import tensorflow as tf
 
+    from distributed import toolbox_tf as toolbox
     from distributed.optimizer_tf import Optimizer
 
-    # 2. Join the group ---------------------------------------------------------------------------------------
+    # 2. Join the group ----------------------------------------------------------------------------
     toolbox.choose_devices(run)
 
-    # 3. Place the model --------------------------------------------------------------------------------------
+    # 3. Place the model ---------------------------------------------------------------------------
     model = toolbox.build_model(run)
     optimizer = Optimizer(model, run)
     gradients_of = toolbox.gradients_function(model, run)
     sums_of = toolbox.evaluation_function(model)
 
-    # 4. Take one step ----------------------------------------------------------------------------------------
+    # 4. Take one step -----------------------------------------------------------------------------
     @tf.function
     def update(inputs, targets, target_count, learning_rate):
         loss, gradients = gradients_of(inputs, targets, target_count)
         return loss, optimizer.apply(gradients, learning_rate)
 
-    def step(placed, learning_rate: float, report: bool):
+    def step(placed: toolbox.Placed, learning_rate: float, report: bool) -> tuple[tf.Tensor, tf.Tensor]:
         return update(*placed, tf.constant(learning_rate, tf.float64))
 
-    # 5. Evaluate ---------------------------------------------------------------------------------------------
+    # 5. Evaluate ----------------------------------------------------------------------------------
     evaluate_batch = tf.function(sums_of)
 
     def evaluate(feed):
         sums = sum(evaluate_batch(inputs, targets) for inputs, targets in toolbox.evaluation_batches(feed))
         return tuple(sums.numpy().tolist())
 
-    # 6. Save and restore -------------------------------------------------------------------------------------
-    def state(step_number: int):
+    # 6. Save and restore --------------------------------------------------------------------------
+    def state(step_number: int) -> State:
         return toolbox.export_state(model, optimizer, step_number)
 
-    def restore(state):
+    def restore(state: State) -> None:
         toolbox.restore_state(model, optimizer, state)
 
-    # 7. Train ------------------------------------------------------------------------------------------------
+    # 7. Train -------------------------------------------------------------------------------------
     code = train(run, Strategy(toolbox.placement(run), step, evaluate, state, restore, toolbox.settings(run)))
 
-    # 8. Leave the group --------------------------------------------------------------------------------------
+    # 8. Leave the group ---------------------------------------------------------------------------
     return code
 
 

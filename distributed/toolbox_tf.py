@@ -4,8 +4,7 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # its start-up notes are no news
-
+import keras
 import tensorflow as tf
 
 from distributed.optimizer_tf import Optimizer, read_canonical, write_canonical
@@ -65,7 +64,7 @@ def settings(run: Run) -> dict:
     }
 
 
-def build_model(run: Run):
+def build_model(run: Run) -> keras.Model:
     """The recipe's model, its weights still unset: `restore` sets them."""
     spec = run.recipe.model
     dtype = "float64" if run.recipe.precision == "float64" else "float32"
@@ -100,7 +99,7 @@ def _distribute(strategy: tf.distribute.Strategy, values: list[tf.Tensor]) -> An
     )
 
 
-def prepare(model, inputs: tf.Tensor) -> tf.Tensor:
+def prepare(model: keras.Model, inputs: tf.Tensor) -> tf.Tensor:
     """What the model eats: tokens as they are; [m, S, S, 3] pixels normalised."""
     if inputs.dtype != tf.uint8:
         return inputs
@@ -110,8 +109,10 @@ def prepare(model, inputs: tf.Tensor) -> tf.Tensor:
     return (tf.cast(inputs, dtype) - mean) * scale
 
 
-def gradients_function(model, run: Run) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, list[tf.Tensor]]]:
-    """The function (inputs, targets, target_count) -> (loss, gradients): one worker's share, summed over A micro-batches.
+def gradients_function(
+    model: keras.Model, run: Run
+) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, list[tf.Tensor]]]:
+    """The function (inputs, targets, target_count) -> (loss, gradients): a worker's share, over A micro-batches.
 
     Forward and backward passes only: XLA, where the recipe wants it, compiles them; collectives stay outside.
     """
@@ -143,14 +144,16 @@ def gradients_function(model, run: Run) -> Callable[[tf.Tensor, tf.Tensor, tf.Te
     return tf.function(accumulate, jit_compile=True) if run.recipe.performance.xla else accumulate
 
 
-def evaluation_function(model) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
+def evaluation_function(model: keras.Model) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:
     """The function (inputs, targets) -> float64 [3]: sum of losses, correct, count over one worker's batch."""
 
     def sums(inputs, targets):
         logits = model(prepare(model, inputs), training=False)
         loss = cross_entropy_sum(logits, targets, label_smoothing=0.0)
         count = tf.math.count_nonzero(targets >= 0)
-        return tf.stack([tf.cast(value, tf.float64) for value in (loss, correct_count(logits, targets), count)])
+        return tf.stack(
+            [tf.cast(value, tf.float64) for value in (loss, correct_count(logits, targets), count)]
+        )
 
     return sums
 
@@ -165,7 +168,7 @@ def evaluation_batches(feed: Iterator[Batches]) -> Iterator[tuple[Any, Any]]:
         )
 
 
-def export_state(model, optimizer: Optimizer, step: int) -> State:
+def export_state(model: keras.Model, optimizer: Optimizer, step: int) -> State:
     """The canonical state: copies in host memory."""
     recorded = optimizer.recorded
     return State(
@@ -177,7 +180,7 @@ def export_state(model, optimizer: Optimizer, step: int) -> State:
     )
 
 
-def restore_state(model, optimizer: Optimizer, state: State) -> None:
+def restore_state(model: keras.Model, optimizer: Optimizer, state: State) -> None:
     """The reverse of `export_state`."""
     write_canonical(named_variables(model), state.parameters, model.spec)
     write_canonical(named_buffers(model), state.buffers, model.spec)

@@ -47,7 +47,9 @@ def choose_device(run: Run) -> torch.device:
     """The GPU of this process's local rank or, without GPUs, one thread of the CPU."""
     has_gpu = torch.cuda.is_available()
     warn_of_devices(run.world, has_gpu)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False  # the recipe's precision decides
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = (
+        False  # the recipe's precision decides
+    )
     if has_gpu:
         device = torch.device("cuda", run.world.local_rank)
         torch.cuda.set_device(device)
@@ -94,10 +96,11 @@ def placement(run: Run, device: torch.device) -> Callable[[Batches], Placed]:
         if resident:
             return resident[0]
         (batch,) = batches
-        tensors = [torch.from_numpy(batch[key]) for key in ("inputs", "targets")]
+        inputs, targets = torch.from_numpy(batch["inputs"]), torch.from_numpy(batch["targets"])
         if device.type == "cuda":  # from pinned memory the copy runs beside the step before
-            tensors = [tensor.pin_memory().to(device, non_blocking=True) for tensor in tensors]
-        placed = Placed(*tensors, int(batch["target_count"]))
+            inputs = inputs.pin_memory().to(device, non_blocking=True)
+            targets = targets.pin_memory().to(device, non_blocking=True)
+        placed = Placed(inputs, targets, int(batch["target_count"]))
         if run.train_source.resident:
             resident.append(placed)
         return placed
@@ -156,7 +159,10 @@ def export_state(model: nn.Module, optimizer: Optimizer, step: int) -> State:
 @torch.no_grad()
 def restore_state(model: nn.Module, optimizer: Optimizer, state: State) -> None:
     """The reverse of `export_state`."""
-    for tensors, arrays in ((named_parameters(model), state.parameters), (named_buffers(model), state.buffers)):
+    for tensors, arrays in (
+        (named_parameters(model), state.parameters),
+        (named_buffers(model), state.buffers),
+    ):
         for name, tensor in tensors.items():
             tensor.copy_(torch.from_numpy(arrays[name]))
     optimizer.restore_moments(state.moments, state.step)

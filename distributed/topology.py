@@ -41,15 +41,20 @@ def from_torchrun(strategy: str, environment: Mapping[str, str] = os.environ) ->
     missing = [name for name in names if name not in environment]
     if missing:
         raise UsageError(
-            f"{strategy}: {', '.join(missing)} not set, so torchrun did not start this process; use torchrun "
-            f"--nproc-per-node=N -m distributed.{strategy.replace('-', '_')} … or python -m launchers.train {strategy} …"
+            f"{strategy}: {', '.join(missing)} not set, so torchrun did not start this process; "
+            f"use torchrun --nproc-per-node=N -m distributed.{strategy.replace('-', '_')} … "
+            f"or python -m launchers.train {strategy} …"
         )
     rank, local_rank, workers, local_workers = (_number(environment, name) for name in names[:4])
     if not (0 <= rank < workers and 0 <= local_rank < local_workers <= workers):
         found = ", ".join(f"{name}={environment[name]}" for name in names[:4])
-        raise UsageError(f"{strategy}: {found} contradict each other; unset them and start with torchrun again")
+        raise UsageError(
+            f"{strategy}: {found} contradict each other; unset them and start with torchrun again"
+        )
     check_devices(local_workers, visible_gpus(environment))
-    return World(rank, local_rank, workers, workers, (rank,), "torchrun", on_one_node=local_workers == workers)
+    return World(
+        rank, local_rank, workers, workers, (rank,), "torchrun", on_one_node=local_workers == workers
+    )
 
 
 def launched_rank(environment: Mapping[str, str] = os.environ) -> int:

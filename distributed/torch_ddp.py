@@ -1,6 +1,6 @@
 """torch-ddp: DistributedDataParallel, one process a worker.
 
-    torchrun --nproc-per-node=8 -m distributed.torch_ddp --recipe digits-resnet18 --run-dir runs/a
+torchrun --nproc-per-node=8 -m distributed.torch_ddp --recipe digits-resnet18 --run-dir runs/a
 """
 
 from distributed import topology
@@ -8,13 +8,14 @@ from training.loop import Strategy, train
 from training.options import Options, parse
 from training.process import die_with_parent, guarded
 from training.run import open_run
+from training.state import State
 
 STRATEGY = "torch-ddp"
 
 
 def main() -> int:
-    # 1. Read the command -------------------------------------------------------------------------------------
-    # Frameworks are imported below, so that a mistyped key costs milliseconds and loader processes stay small.
+    # 1. Read the command --------------------------------------------------------------------------
+    # Frameworks are imported below: a mistyped key costs milliseconds, and loader processes stay small.
     die_with_parent()
     options = parse(Options, "torchrun … -m distributed.torch_ddp")
     run = open_run(options, STRATEGY, topology.from_torchrun(STRATEGY))
@@ -29,13 +30,13 @@ def main() -> int:
     from distributed.optimizer_torch import Optimizer
     from models.layout_torch import named_buffers
 
-    # 2. Join the group ---------------------------------------------------------------------------------------
+    # 2. Join the group ----------------------------------------------------------------------------
     device = toolbox.choose_device(run)
     if run.world.on_one_node:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # nobody else need hear
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
 
-    # 3. Place the model --------------------------------------------------------------------------------------
+    # 3. Place the model ---------------------------------------------------------------------------
     # Every rank restores the same state; BatchNorm's statistics stay each worker's own until they are averaged.
     model = toolbox.build_model(run, device)
     replica = DistributedDataParallel(
@@ -46,9 +47,9 @@ def main() -> int:
     )
     optimizer = Optimizer(model, run)
 
-    # 4. Take one step ----------------------------------------------------------------------------------------
+    # 4. Take one step -----------------------------------------------------------------------------
     # DDP takes the mean over the workers; the loss is divided by the global count, so it is their sum we want.
-    def step(placed, learning_rate: float, report: bool):
+    def step(placed: toolbox.Placed, learning_rate: float, report: bool) -> tuple[torch.Tensor, torch.Tensor]:
         optimizer.zero_gradients()
         losses = []
         for number, (inputs, targets) in enumerate(placed.micro_batches(), start=1):
@@ -62,33 +63,34 @@ def main() -> int:
             dist.all_reduce(loss)
         return loss, optimizer.apply(learning_rate)
 
-    # 5. Evaluate ---------------------------------------------------------------------------------------------
+    # 5. Evaluate ----------------------------------------------------------------------------------
     def evaluate(feed):
         average_statistics()
         sums = toolbox.evaluation_sums(model, feed, device)
         dist.all_reduce(sums)
         return tuple(sums.tolist())
 
-    # 6. Save and restore -------------------------------------------------------------------------------------
+    # 6. Save and restore --------------------------------------------------------------------------
     @torch.no_grad()
     def average_statistics():
         for buffer in named_buffers(model).values():
             dist.all_reduce(buffer)
             buffer /= run.workers
 
-    def state(step_number: int):
+    def state(step_number: int) -> State:
         average_statistics()
         return toolbox.export_state(model, optimizer, step_number)
 
-    def restore(state):
+    def restore(state: State) -> None:
         toolbox.restore_state(model, optimizer, state)
 
-    # 7. Train ------------------------------------------------------------------------------------------------
+    # 7. Train -------------------------------------------------------------------------------------
     code = train(
-        run, Strategy(toolbox.placement(run, device), step, evaluate, state, restore, toolbox.settings(device))
+        run,
+        Strategy(toolbox.placement(run, device), step, evaluate, state, restore, toolbox.settings(device)),
     )
 
-    # 8. Leave the group --------------------------------------------------------------------------------------
+    # 8. Leave the group ---------------------------------------------------------------------------
     dist.destroy_process_group()
     return code
 

@@ -1,6 +1,6 @@
 """torch-single: one device and no wrapper at all, the base case of every speed-up and of every diff.
 
-    python -m distributed.torch_single --recipe digits-resnet18 --run-dir runs/a
+python -m distributed.torch_single --recipe digits-resnet18 --run-dir runs/a
 """
 
 from distributed import topology
@@ -8,27 +8,30 @@ from training.loop import Strategy, train
 from training.options import Options, parse
 from training.process import guarded
 from training.run import open_run
+from training.state import State
 
 STRATEGY = "torch-single"
 
 
 def main() -> int:
-    # 1. Read the command -------------------------------------------------------------------------------------
-    # Frameworks are imported below, so that a mistyped key costs milliseconds and loader processes stay small.
+    # 1. Read the command --------------------------------------------------------------------------
+    # Frameworks are imported below: a mistyped key costs milliseconds, and loader processes stay small.
     options = parse(Options, "python -m distributed.torch_single")
     run = open_run(options, STRATEGY, topology.alone(STRATEGY))
+    import torch
+
     from distributed import toolbox_torch as toolbox
     from distributed.optimizer_torch import Optimizer
 
-    # 2. Join the group ---------------------------------------------------------------------------------------
+    # 2. Join the group ----------------------------------------------------------------------------
     device = toolbox.choose_device(run)
 
-    # 3. Place the model --------------------------------------------------------------------------------------
+    # 3. Place the model ---------------------------------------------------------------------------
     model = toolbox.build_model(run, device)
     optimizer = Optimizer(model, run)
 
-    # 4. Take one step ----------------------------------------------------------------------------------------
-    def step(placed, learning_rate: float, report: bool):
+    # 4. Take one step -----------------------------------------------------------------------------
+    def step(placed: toolbox.Placed, learning_rate: float, report: bool) -> tuple[torch.Tensor, torch.Tensor]:
         optimizer.zero_gradients()
         losses = []
         for inputs, targets in placed.micro_batches():
@@ -38,23 +41,24 @@ def main() -> int:
             losses.append(loss.detach())
         return sum(losses), optimizer.apply(learning_rate)
 
-    # 5. Evaluate ---------------------------------------------------------------------------------------------
+    # 5. Evaluate ----------------------------------------------------------------------------------
     def evaluate(feed):
         return tuple(toolbox.evaluation_sums(model, feed, device).tolist())
 
-    # 6. Save and restore -------------------------------------------------------------------------------------
-    def state(step_number: int):
+    # 6. Save and restore --------------------------------------------------------------------------
+    def state(step_number: int) -> State:
         return toolbox.export_state(model, optimizer, step_number)
 
-    def restore(state):
+    def restore(state: State) -> None:
         toolbox.restore_state(model, optimizer, state)
 
-    # 7. Train ------------------------------------------------------------------------------------------------
+    # 7. Train -------------------------------------------------------------------------------------
     code = train(
-        run, Strategy(toolbox.placement(run, device), step, evaluate, state, restore, toolbox.settings(device))
+        run,
+        Strategy(toolbox.placement(run, device), step, evaluate, state, restore, toolbox.settings(device)),
     )
 
-    # 8. Leave the group --------------------------------------------------------------------------------------
+    # 8. Leave the group ---------------------------------------------------------------------------
     return code
 
 

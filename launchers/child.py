@@ -33,7 +33,9 @@ def run_child(command: list[str], environment: dict[str, str], cwd: Path | None 
         preexec_fn=_die_with_parent,
         stderr=None if on_terminal else subprocess.PIPE,
     )
-    previous = {number: signal.signal(number, lambda received, _: _send(child, received)) for number in FORWARDED}
+    previous = {
+        number: signal.signal(number, lambda received, _: _send(child, received)) for number in FORWARDED
+    }
     tail = bytearray()
     copier = threading.Thread(target=_copy, args=(child.stderr, tail), daemon=True)
     try:

@@ -27,7 +27,9 @@ def choose_launcher(strategy: str, launcher: str | None) -> str:
     """The launcher to use. Raises UsageError for one that cannot start this strategy."""
     known = LAUNCHERS[strategy]
     if launcher is not None and launcher not in known:
-        raise UsageError(f"--launcher: found {launcher!r}, expected for {strategy} one of: {', '.join(known)}")
+        raise UsageError(
+            f"--launcher: found {launcher!r}, expected for {strategy} one of: {', '.join(known)}"
+        )
     return launcher or known[0]
 
 
@@ -81,7 +83,9 @@ def default_jobs() -> int:
 
 def as_shell(environment: dict[str, str], command: list[str]) -> str:
     """One line that can be pasted into a shell."""
-    return " ".join([*(f"{key}={shlex.quote(value)}" for key, value in environment.items()), shlex.join(command)])
+    return " ".join(
+        [*(f"{key}={shlex.quote(value)}" for key, value in environment.items()), shlex.join(command)]
+    )
 
 
 def free_port() -> int:

@@ -85,20 +85,28 @@ class Comparison:
 
     def failures(self) -> list[str]:
         """One line for each kind of difference that went over its bound, with the first place that did."""
-        over = [f"{kind}: first over {w.bound:.0e} at {w.first_over}" for kind, w in self.worst.items() if not w.passes]
+        over = [
+            f"{kind}: first over {w.bound:.0e} at {w.first_over}"
+            for kind, w in self.worst.items()
+            if not w.passes
+        ]
         return [*self.mismatches[:3], *over]
 
 
 def compare_one_step(recipe: Recipe, reference_dir: Path, run_dir: Path, result: Comparison) -> None:
     """Each replayed step of a run against the reference's, and against the update rule in NumPy."""
     bounds = bounds_for(recipe)
-    kinds = {"loss": bounds.loss, "gradient": bounds.gradient, "gradient norm": bounds.gradient}
+    kinds: dict[str, float | None] = {
+        "loss": bounds.loss,
+        "gradient": bounds.gradient,
+        "gradient norm": bounds.gradient,
+    }
     kinds |= {"update": bounds.update, "parameters": bounds.parameters}
     worst = {kind: result.worst.setdefault(kind, Worst(bound)) for kind, bound in kinds.items()}
     rows = _paired_rows(reference_dir / FOLDER, run_dir / FOLDER, result)
     steps = 0
-    for steps, (theirs, ours) in enumerate(rows, start=1):
-        step = ours["step"]
+    for theirs, ours in rows:
+        steps, step = steps + 1, ours["step"]
         start, after = _reference_state(recipe, reference_dir, step - 1), _replayed(run_dir, step)
         expected = _replayed(reference_dir, step)
         worst["loss"].see(_relative(ours["loss"], theirs["loss"]), f"step {step}")
@@ -132,15 +140,16 @@ def compare_trajectory(recipe: Recipe, reference_dir: Path, run_dir: Path, resul
     loss = result.worst.setdefault("trajectory loss", Worst(bounds.trajectory_loss))
     norm = result.worst.setdefault("trajectory norm", Worst(bounds.trajectory_norm))
     steps = 0
-    for steps, (theirs, ours) in enumerate(_paired_rows(reference_dir, run_dir, result), start=1):
+    for theirs, ours in _paired_rows(reference_dir, run_dir, result):
+        steps += 1
         loss.see(_relative(ours["loss"], theirs["loss"]), f"step {ours['step']}")
         norm.see(_relative(ours["grad_norm"], theirs["grad_norm"]), f"step {ours['step']}")
     if steps != recipe.steps:
         result.mismatches.append(f"trajectory: found {steps} steps, expected {recipe.steps}")
         return
     parameters = result.worst.setdefault("trajectory parameters", Worst(bounds.trajectory_parameters))
-    ours, theirs = (_final_state(folder, recipe.steps) for folder in (run_dir, reference_dir))
-    _see_all(parameters, recipe.steps, ours.parameters, theirs.parameters)
+    final, expected = (_final_state(folder, recipe.steps) for folder in (run_dir, reference_dir))
+    _see_all(parameters, recipe.steps, final.parameters, expected.parameters)
 
 
 def control_difference(reference_dir: Path, control_dirs: list[Path]) -> float:
@@ -174,11 +183,15 @@ def _paired_rows(reference_dir: Path, run_dir: Path, result: Comparison) -> Iter
             continue
         for key in EXACT:
             if ours[step][key] != theirs[step][key]:
-                result.mismatches.append(f"step {step}: {key} {ours[step][key]}, expected {theirs[step][key]}")
+                result.mismatches.append(
+                    f"step {step}: {key} {ours[step][key]}, expected {theirs[step][key]}"
+                )
         yield theirs[step], ours[step]
 
 
-def _see_all(worst: Worst, step: int, ours: Arrays, theirs: Arrays, scale: float = 1.0, label: str = "") -> None:
+def _see_all(
+    worst: Worst, step: int, ours: Arrays, theirs: Arrays, scale: float = 1.0, label: str = ""
+) -> None:
     for name, array in ours.items():
         worst.see(float(np.abs(array - theirs[name]).max()) * scale, f"step {step}, {label}{name}")
 
@@ -190,7 +203,11 @@ def _relative(ours: float | None, theirs: float | None) -> float:
 
 
 def _reference_state(recipe: Recipe, folder: Path, step: int) -> State:
-    return initial_state(recipe) if step == 0 else checkpoint.load(folder / "checkpoints" / f"step-{step:08d}")[0]
+    return (
+        initial_state(recipe)
+        if step == 0
+        else checkpoint.load(folder / "checkpoints" / f"step-{step:08d}")[0]
+    )
 
 
 def _replayed(folder: Path, step: int) -> State:

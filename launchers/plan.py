@@ -60,7 +60,7 @@ class Plan:
         return self.is_calm and all(job.result.passes for job in self.jobs)
 
     def statistics_peer(self, job: Job) -> Job | None:
-        """The run whose BatchNorm statistics must equal this one's: equal workers and accumulation, another strategy."""
+        """The run whose BatchNorm statistics must equal this one's: of equal workers and accumulation."""
         if not buffer_table(self.recipe.model) or "one-step" not in self.modes:
             return None
         alike = [j for j in self.jobs if (j.workers, j.accumulation) == (job.workers, job.accumulation)]
@@ -79,14 +79,21 @@ class Plan:
             accumulation=job.accumulation,
             replay_from=folder / self.reference.name if follows else None,
             # Without trajectories one free step is enough; the replay takes all of them.
-            stop_after=1 if self.modes == ("one-step",) and job is not self.reference and self.recipe.steps > 1 else None,
+            stop_after=1
+            if self.modes == ("one-step",) and job is not self.reference and self.recipe.steps > 1
+            else None,
             perturb_gradients=job.perturb_seed,
         )
         return training_command(job.strategy, job.workers, options), training_environment(job.strategy)
 
 
 def make_plan(
-    recipe_name: str, recipe: Recipe, strategies: list[str], workers: list[int], overrides: tuple[str, ...], modes: tuple[str, ...]
+    recipe_name: str,
+    recipe: Recipe,
+    strategies: list[str],
+    workers: list[int],
+    overrides: tuple[str, ...],
+    modes: tuple[str, ...],
 ) -> Plan:
     """Decide on worker counts and accumulation. Raises UsageError where the batch cannot be shared, DataError."""
     open_recipe_source(recipe, "train")
@@ -101,7 +108,9 @@ def make_plan(
         for name in strategies
         for count in counts[name]
     ]
-    controls = [Job(REFERENCE, 1, accumulation[1], seed) for seed in CONTROL_SEEDS] if "trajectory" in modes else []
+    controls = (
+        [Job(REFERENCE, 1, accumulation[1], seed) for seed in CONTROL_SEEDS] if "trajectory" in modes else []
+    )
     return Plan(Path(recipe_name).stem, recipe_name, recipe, overrides, modes, reference, jobs, controls)
 
 

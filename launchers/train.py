@@ -1,6 +1,6 @@
 """Train one recipe under one strategy with N workers: builds the command of the right launcher, and runs it.
 
-    python -m launchers.train torch-ddp --recipe digits-resnet18 --workers 2 --run-dir runs/a
+python -m launchers.train torch-ddp --recipe digits-resnet18 --workers 2 --run-dir runs/a
 """
 
 import json

@@ -87,21 +87,34 @@ def main() -> int:
 def _plans(options: VerifyOptions) -> list[Plan]:
     """One plan a recipe. Raises UsageError for what cannot be run."""
     if options.precision != "float64" and options.mode == "trajectory":
-        raise UsageError("--mode trajectory: needs --precision float64; chaos makes anything of float32's rounding")
+        raise UsageError(
+            "--mode trajectory: needs --precision float64; chaos makes anything of float32's rounding"
+        )
     names = list(commands.LAUNCHERS) if options.strategies == "all" else options.strategies.split(",")
     for name in names:
         if name not in commands.LAUNCHERS:
-            raise UsageError(f"--strategies: found {name!r}, expected all or some of: {','.join(commands.LAUNCHERS)}")
+            raise UsageError(
+                f"--strategies: found {name!r}, expected all or some of: {','.join(commands.LAUNCHERS)}"
+            )
     try:
         workers = sorted({int(text) for text in options.workers.split(",")})
     except ValueError:
         raise UsageError(f"--workers: found {options.workers!r}, expected numbers such as 1,2,4") from None
     overrides = tuple(item for group in options.set for item in group)
     if options.steps < 1 or workers[0] < 1:
-        raise UsageError(f"--steps {options.steps}, --workers {options.workers}: expected numbers of 1 or more")
+        raise UsageError(
+            f"--steps {options.steps}, --workers {options.workers}: expected numbers of 1 or more"
+        )
     fixed = (f"steps={options.steps}", f"precision={options.precision}", "run.log_every=1")
     return [
-        make_plan(recipe, load_recipe(recipe, (*overrides, *fixed)), names, workers, (*overrides, *fixed), options.modes)
+        make_plan(
+            recipe,
+            load_recipe(recipe, (*overrides, *fixed)),
+            names,
+            workers,
+            (*overrides, *fixed),
+            options.modes,
+        )
         for recipe in ([options.recipe] if options.recipe else DEFAULT_RECIPES)
     ]
 
@@ -114,7 +127,9 @@ def _run_plan(plan: Plan, folder: Path, options: VerifyOptions) -> None:
     with ThreadPoolExecutor(options.jobs or commands.default_jobs()) as pool:
         list(pool.map(lambda job: _start(plan, job, folder), plan.controls))
         if plan.controls:
-            plan.control = comparison.control_difference(reference, [folder / job.name for job in plan.controls])
+            plan.control = comparison.control_difference(
+                reference, [folder / job.name for job in plan.controls]
+            )
         list(pool.map(lambda job: _start_and_compare(plan, job, folder, options), plan.jobs))
     for job in plan.jobs:
         peer = plan.statistics_peer(job)
@@ -129,8 +144,8 @@ def _start_and_compare(plan: Plan, job: Job, folder: Path, options: VerifyOption
     if job is not plan.reference:
         if not _start(plan, job, folder):
             return
-        saved = [json.loads((path / "run.json").read_text()) for path in (reference, ours)]
-        comparison.compare_fingerprints(*saved, job.result)
+        expected, found = (json.loads((path / "run.json").read_text()) for path in (reference, ours))
+        comparison.compare_fingerprints(expected, found, job.result)
     if "one-step" in options.modes:
         comparison.compare_one_step(plan.recipe, reference, ours, job.result)
     if "trajectory" in options.modes:
@@ -145,7 +160,9 @@ def _start(plan: Plan, job: Job, folder: Path) -> bool:
     """Run one job's process to its end; what went wrong is kept in its result."""
     command, environment = plan.command(job, folder)
     began = time.monotonic()
-    code, why = run_quietly(command, {**environment, LAUNCHED_BY: commands.choose_launcher(job.strategy, None)}, folder / job.name)
+    code, why = run_quietly(
+        command, {**environment, LAUNCHED_BY: commands.choose_launcher(job.strategy, None)}, folder / job.name
+    )
     job.seconds = time.monotonic() - began
     if code == 0:
         return True

@@ -30,14 +30,23 @@ def print_report(plans: list[Plan], modes: tuple[str, ...], seconds: float) -> N
         for column in columns:
             table.add_column(column, justify="right")
         table.add_column("")
-        table.add_row("bound", "", *(_bound(plan, column) for column in columns), "", style="dim", end_section=True)
+        table.add_row(
+            "bound", "", *(_bound(plan, column) for column in columns), "", style="dim", end_section=True
+        )
         for job in plan.jobs:
             cells = [_cell(job, column) for column in columns]
-            table.add_row(job.strategy, f"{job.workers} x {job.accumulation}", *cells, "ok" if job.result.passes else "FAILED")
+            table.add_row(
+                job.strategy,
+                f"{job.workers} x {job.accumulation}",
+                *cells,
+                "ok" if job.result.passes else "FAILED",
+            )
         console.print(table)
         if plan.control is not None:
             calm = "calm enough" if plan.is_calm else "TOO WILD for trajectories: use --mode one-step"
-            console.print(f"control (gradients perturbed by 1e-12): loss differs by {plan.control:.1e}; {calm}")
+            console.print(
+                f"control (gradients perturbed by 1e-12): loss differs by {plan.control:.1e}; {calm}"
+            )
         for job in plan.jobs:
             for line in job.result.failures():
                 console.print(f"{job.name}: {line}", style="red", soft_wrap=True)
@@ -76,7 +85,12 @@ def _run(job: Job) -> dict:
         "seconds": round(job.seconds, 1),
         "failures": job.result.failures(),
         "worst": {
-            kind: {"value": worst.value, "bound": worst.bound, "where": worst.where, "differences": worst.seen}
+            kind: {
+                "value": worst.value,
+                "bound": worst.bound,
+                "where": worst.where,
+                "differences": worst.seen,
+            }
             for kind, worst in job.result.worst.items()
         },
     }

@@ -160,7 +160,7 @@ def _gather_rows(table: tf.Tensor, rows: tf.Tensor):  # type: ignore[no-untyped-
 def gelu(x: tf.Tensor) -> tf.Tensor:
     """GELU in its tanh form (Hendrycks & Gimpel 2016, section 2).
 
-    Not tf.nn.gelu, which rounds the constant 0.044715 to float32 even for float64 numbers and so costs digits.
+    Not tf.nn.gelu, which rounds the constant 0.044715 to float32 for float64 numbers too.
     """
     slope = sqrt(2 / pi)
     return 0.5 * x * (1 + tf.tanh(x * (slope + slope * 0.044715 * tf.square(x))))

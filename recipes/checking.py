@@ -1,18 +1,20 @@
 """From plain tables (TOML, JSON, --set) to dataclasses, every mistake named by its key in one line."""
 
-import math
+import sys
 import tomllib
 import types
 import typing
 from dataclasses import MISSING, fields
 from difflib import get_close_matches
 
+Built = typing.TypeVar("Built")
+
 
 class RecipeError(ValueError):
     """A recipe that cannot be trained; the message is one line for the person who wrote it."""
 
 
-def build(cls: type, table: object, prefix: str):
+def build(cls: type[Built], table: object, prefix: str) -> Built:
     """Make a dataclass `cls` of a table; `prefix` is the key of the table in the recipe, "" at the top.
 
     Raises RecipeError for an unknown key, a missing key, a wrong type or a value the class refuses.
@@ -20,11 +22,15 @@ def build(cls: type, table: object, prefix: str):
     if not isinstance(table, dict):
         raise RecipeError(f"{prefix}: found {table!r}, expected a table of keys")
     hints = typing.get_type_hints(cls)
-    known = {item.name: item for item in fields(cls)}
+    known = {item.name: item for item in fields(cls)}  # type: ignore[arg-type]  # a dataclass, which `type` cannot say
     for key in table:
         if key not in known:
             close = get_close_matches(key, known, n=1)
-            hint = f"did you mean {_join(prefix, close[0])}?" if close else f"expected one of: {', '.join(known)}"
+            hint = (
+                f"did you mean {_join(prefix, close[0])}?"
+                if close
+                else f"expected one of: {', '.join(known)}"
+            )
             raise RecipeError(f"{_join(prefix, key)}: unknown key; {hint}")
     values = {}
     for name, item in known.items():
@@ -42,17 +48,18 @@ def parse_override(text: str) -> tuple[list[str], object]:
     """Split `key.path=value` into its keys and its value, read as TOML (a bare word is a string)."""
     key, separator, value = text.partition("=")
     keys = key.strip().split(".")
+    if not text.isprintable():
+        raise RecipeError(f"--set {text!r}: has control characters; expected printable text")
     if not separator or not all(keys):
         raise RecipeError(f"--set {text}: expected key.path=value, as in optimizer.learning_rate=3e-4")
-    if not value.isprintable():
-        raise RecipeError(f"--set {key}: its value has control characters; expected printable text")
     try:
         return keys, tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):  # not TOML, or a number or a nesting that Python refuses to read
         return keys, value.strip()
 
 
 def _join(prefix: str, key: str) -> str:
+    key = key if key.isprintable() else repr(key)  # TOML allows any character in a key
     return f"{prefix}.{key}" if prefix else key
 
 
@@ -68,7 +75,7 @@ def _convert(value: object, hint: typing.Any, key: str) -> typing.Any:
             kinds = [arguments[0]] * len(value) if repeated else arguments
             return tuple(_convert(item, kind, key) for item, kind in zip(value, kinds, strict=True))
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        if math.isfinite(value):
+        if abs(value) <= sys.float_info.max:  # false of nan, and of an integer that no float can hold
             return float(value)
     elif hint in (int, str, bool) and type(value) is hint:
         return value

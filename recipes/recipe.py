@@ -121,7 +121,9 @@ def load_recipe(name_or_path: str, overrides: tuple[str, ...] = ()) -> Recipe:
     try:
         content = tomllib.loads(path.read_text())
     except OSError as error:
-        raise RecipeError(f"recipe {path}: cannot be read ({error.strerror}); check its permissions") from error
+        raise RecipeError(
+            f"recipe {path}: cannot be read ({error.strerror}); check its permissions"
+        ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise RecipeError(f"recipe {path}: is not valid TOML ({error}); mend that line") from error
     for override in overrides:
@@ -210,11 +212,17 @@ def _check(recipe: Recipe) -> None:
     expect(recipe.precision in PRECISIONS, "precision", f"one of: {', '.join(PRECISIONS)}")
     is_gpt = recipe.model.family == "gpt"
     sources = (*(TOKEN_SOURCES if is_gpt else IMAGE_SOURCES), "synthetic")
-    expect(recipe.data.source in sources, "data.source", f"one of: {', '.join(sources)} (for {recipe.model.family})")
+    expect(
+        recipe.data.source in sources,
+        "data.source",
+        f"one of: {', '.join(sources)} (for {recipe.model.family})",
+    )
     expect(recipe.data.global_batch >= 1, "data.global_batch", "an integer of 1 or more")
     expect(recipe.data.layout in ("stream", "padded"), "data.layout", "one of: stream, padded")
     if recipe.data.source in ("text", "tokens", "images"):
-        expect(bool(recipe.data.path), "data.path", f"the path of the data, which {recipe.data.source!r} needs")
+        expect(
+            bool(recipe.data.path), "data.path", f"the path of the data, which {recipe.data.source!r} needs"
+        )
 
     optimizer, schedule = recipe.optimizer, recipe.schedule
     expect(optimizer.name in ("sgd", "adamw"), "optimizer.name", "one of: sgd, adamw")
@@ -225,14 +233,22 @@ def _check(recipe: Recipe) -> None:
     expect(optimizer.weight_decay >= 0, "optimizer.weight_decay", "a number of 0 or more")
     expect(optimizer.clip_norm >= 0, "optimizer.clip_norm", "a number of 0 (no clipping) or more")
     expect(0 <= optimizer.label_smoothing < 1, "optimizer.label_smoothing", "a number from 0 to below 1")
-    expect(schedule.shape in ("constant", "cosine", "step"), "schedule.shape", "one of: constant, cosine, step")
+    expect(
+        schedule.shape in ("constant", "cosine", "step"), "schedule.shape", "one of: constant, cosine, step"
+    )
     expect(schedule.warmup_steps >= 0, "schedule.warmup_steps", "an integer of 0 or more")
     expect(schedule.final_learning_rate >= 0, "schedule.final_learning_rate", "a number of 0 or more")
     ascending = list(schedule.milestones) == sorted(set(schedule.milestones))
-    expect(ascending and all(m > 0 for m in schedule.milestones), "schedule.milestones", "ascending steps above 0")
+    expect(
+        ascending and all(m > 0 for m in schedule.milestones),
+        "schedule.milestones",
+        "ascending steps above 0",
+    )
     expect(0 < schedule.decay_factor <= 1, "schedule.decay_factor", "a number above 0 and at most 1")
     expect(recipe.performance.loader_workers >= 0, "performance.loader_workers", "an integer of 0 or more")
-    expect(recipe.performance.prefetch_batches >= 0, "performance.prefetch_batches", "an integer of 0 or more")
+    expect(
+        recipe.performance.prefetch_batches >= 0, "performance.prefetch_batches", "an integer of 0 or more"
+    )
     expect(recipe.performance.bucket_mib >= 1, "performance.bucket_mib", "an integer of 1 or more")
     expect(recipe.run.log_every >= 1, "run.log_every", "an integer of 1 or more")
     for key in ("eval_every", "checkpoint_every"):

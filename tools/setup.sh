@@ -1,7 +1,7 @@
 #!/bin/sh
 # Makes .venv and installs into it what Trimaran needs; does nothing if that has been done. Called by `make setup`,
-# which passes PYTHON, TORCH, TENSORFLOW, EXTRAS and PIP_OPTIONS (see the Makefile).
-set -eu
+# which passes PYTHON, TORCH, TENSORFLOW, EXTRAS and PIP_OPTIONS, and in GIVEN the names of those that are no defaults.
+set -euf
 
 stop() {
     echo "make setup: $1" >&2
@@ -38,4 +38,9 @@ rm -f "$stamp"
 # Word splitting is meant: an empty TORCH or TENSORFLOW is no argument, and PIP_OPTIONS holds several.
 # shellcheck disable=SC2086
 .venv/bin/python -m pip install --quiet $PIP_OPTIONS $TORCH $TENSORFLOW --editable ".[$EXTRAS]"
+
+# 4. Remember it, with what was given, for the next make.
+for name in $GIVEN; do
+    eval "echo \"$name ?= \$$name\""
+done >.venv/given.mk
 echo "$wanted" >"$stamp"

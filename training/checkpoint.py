@@ -45,7 +45,9 @@ def write_state(folder: Path, state: State, *, recipe_id: str, extra: dict, dura
 
     folder.mkdir(parents=True)
     moments = {
-        f"{moment}.{name}": array for moment, arrays in state.moments.items() for name, array in arrays.items()
+        f"{moment}.{name}": array
+        for moment, arrays in state.moments.items()
+        for name, array in arrays.items()
     }
     contents: dict[str, Arrays] = {MODEL_FILE: {**state.parameters, **state.buffers}, OPTIMIZER_FILE: moments}
     if state.gradients is not None:
@@ -79,7 +81,9 @@ def load(folder: Path) -> tuple[State, dict]:
             raise CheckpointError(f"{folder / MANIFEST}: names {name!r}, which is not a file beside it")
         try:
             if _sha256(folder / name) != digests.get(name):
-                raise CheckpointError(f"{folder / name}: its SHA-256 is not the manifest's; the file is damaged")
+                raise CheckpointError(
+                    f"{folder / name}: its SHA-256 is not the manifest's; the file is damaged"
+                )
             contents[name] = load_file(folder / name)
         except (OSError, SafetensorError) as error:
             raise CheckpointError(f"{folder / name}: cannot be read ({error})") from error

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import time
+from typing import Any
 
 from data.order import SampleOrder
 from models.specs import parameter_count, training_flops
@@ -20,7 +21,7 @@ ORDER_STEPS = 16
 def run_json(run: Run, initial: State | None, settings: dict) -> dict:
     """The content of run.json at the start of a segment. `settings` are the framework's own (threads, TF32, …)."""
     recipe = run.recipe
-    content = {
+    content: dict[str, Any] = {
         "format": FORMAT,
         "recipe_id": recipe.recipe_id,
         "recipe": recipe.as_dict(),

@@ -63,7 +63,9 @@ class Training:
             write_status(run.run_dir, "running", self.step)
         strategy.restore(run.start)
         run.start = None  # its arrays are the framework's now
-        self.log = RunLog(run.run_dir, world.rank, writes_metrics=world.is_main, resume=self.step > 0 or run.options.resume)
+        self.log = RunLog(
+            run.run_dir, world.rank, writes_metrics=world.is_main, resume=self.step > 0 or run.options.resume
+        )
         self.progress = Progress(
             recipe.steps, self.step, "tokens" if recipe.counts_tokens else "samples", enabled=world.is_main
         )
@@ -84,7 +86,8 @@ class Training:
             data_time_s += time.perf_counter() - waited
             replaced += sum(int(batch["replaced"]) for batch in batches)
             reports = self.step == self.first_step or any(
-                self._is_due(every) for every in (intervals.log_every, intervals.eval_every, intervals.checkpoint_every)
+                self._is_due(every)
+                for every in (intervals.log_every, intervals.eval_every, intervals.checkpoint_every)
             )
             loss, norm = self.strategy.step(placed, float(self.rates[self.step]), reports)
             norms.append(norm)
@@ -107,7 +110,9 @@ class Training:
         step = self.step if after else self.step + 1
         return step == self.last_step or bool(every and step % every == 0)
 
-    def report(self, loss: float, norms: list[float], step_time_s: float, data_time_s: float, replaced: int) -> None:
+    def report(
+        self, loss: float, norms: list[float], step_time_s: float, data_time_s: float, replaced: int
+    ) -> None:
         """Log the window that ends with this step, on every rank its timing. Raises TrainingFailed."""
         recipe, per_step = self.run.recipe, {"step_time_s": step_time_s, "data_time_s": data_time_s}
         self.log.timing({"step": self.step, "steps": len(norms), **per_step, "replaced_samples": replaced})
@@ -138,7 +143,12 @@ class Training:
     def evaluate(self) -> None:
         """Loss and accuracy over the held-out split, each sample once."""
         loss_sum, correct, count = self.strategy.evaluate(evaluation_feed(self.run))
-        row = {"step": self.step, "eval_loss": loss_sum / count, "eval_accuracy": correct / count, "eval_count": count}
+        row = {
+            "step": self.step,
+            "eval_loss": loss_sum / count,
+            "eval_accuracy": correct / count,
+            "eval_count": count,
+        }
         self.log.metrics(row)
         self.progress.update(row)
 

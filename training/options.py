@@ -54,7 +54,10 @@ def parse(kind: type[Parsed], program: str, arguments: Sequence[str] | None = No
     try:
         with contextlib.redirect_stderr(captured):
             return tyro.cli(
-                kind, prog=program, args=arguments, config=(tyro.conf.FlagCreatePairsOff, tyro.conf.HelptextFromCommentsOff)
+                kind,
+                prog=program,
+                args=arguments,
+                config=(tyro.conf.FlagCreatePairsOff, tyro.conf.HelptextFromCommentsOff),
             )
     except SystemExit as stop:
         if stop.code in (0, None):

@@ -73,7 +73,8 @@ def open_recipe_source(recipe: Recipe, split: str) -> Source:
 def open_run(options: Options, strategy: str, world: World, with_state: bool = True) -> Run:
     """Everything that can be wrong before training, found now and without a framework.
 
-    Without `with_state` (for a launcher) the state to start from is left out. Raises UsageError, RecipeError or DataError, each one line. Writes nothing.
+    Without `with_state` (for a launcher) the state to start from is left out. Writes nothing.
+    Raises UsageError, RecipeError or DataError, each one line.
     """
     if options.workers is not None and options.workers != world.workers:
         raise UsageError(
@@ -83,11 +84,19 @@ def open_run(options: Options, strategy: str, world: World, with_state: bool = T
     recipe, run_dir, saved = _recipe_and_directory(options, strategy, world.workers)
     accumulation = _accumulation(options, recipe, world.workers, saved)
     if options.stop_after is not None and not 1 <= options.stop_after <= recipe.steps:
-        raise UsageError(f"--stop-after: found {options.stop_after}, expected a step from 1 to {recipe.steps}")
+        raise UsageError(
+            f"--stop-after: found {options.stop_after}, expected a step from 1 to {recipe.steps}"
+        )
     if not saved:
         check_disk(run_dir, recipe)
     run = Run(
-        recipe, strategy, world, accumulation, run_dir, options, open_recipe_source(recipe, "train"),
+        recipe,
+        strategy,
+        world,
+        accumulation,
+        run_dir,
+        options,
+        open_recipe_source(recipe, "train"),
         segments=saved.get("segments", []),
     )
     if not with_state:
@@ -98,7 +107,9 @@ def open_run(options: Options, strategy: str, world: World, with_state: bool = T
             run.notes.append("no checkpoint to resume from; starting again at step 0")
         run.start, run.resumed_tokens = state, manifest.get("tokens", 0)
         if options.stop_after is not None and state is not None and options.stop_after <= state.step:
-            raise UsageError(f"--stop-after: found {options.stop_after}, but {run_dir} is at step {state.step} already")
+            raise UsageError(
+                f"--stop-after: found {options.stop_after}, but {run_dir} is at step {state.step} already"
+            )
     if run.start is None:
         run.start = initial_state(recipe)
     return run
@@ -117,7 +128,9 @@ def _recipe_and_directory(options: Options, strategy: str, workers: int) -> tupl
         recipe = load_recipe(options.recipe, options.overrides)
         run_dir = options.run_dir or default_run_dir(options.recipe, strategy, workers)
         if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
-            raise UsageError(f"--run-dir {run_dir}: exists already; go on with --resume or choose another directory")
+            raise UsageError(
+                f"--run-dir {run_dir}: exists already; go on with --resume or choose another directory"
+            )
         return recipe, run_dir, {}
     if options.run_dir is None:
         raise UsageError("--resume: needs --run-dir, the directory of the run to go on with")
@@ -126,10 +139,14 @@ def _recipe_and_directory(options: Options, strategy: str, workers: int) -> tupl
     if options.recipe is not None or options.overrides:
         given = load_recipe(options.recipe, options.overrides) if options.recipe else None
         if given is None:
-            raise UsageError("--set: on --resume the recipe comes from run.json; leave --set out, or give --recipe too")
+            raise UsageError(
+                "--set: on --resume the recipe comes from run.json; leave --set out, or give --recipe too"
+            )
         if given.recipe_id != recipe.recipe_id:
             keys = ", ".join(differing_keys(given, recipe))
-            raise UsageError(f"--recipe {options.recipe}: differs from {options.run_dir}/run.json in {keys}; leave it out")
+            raise UsageError(
+                f"--recipe {options.recipe}: differs from {options.run_dir}/run.json in {keys}; leave it out"
+            )
     return recipe, options.run_dir, saved
 
 
@@ -144,7 +161,9 @@ def read_run_json(run_dir: Path) -> dict:
         return content
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = str(error) if isinstance(error, RecipeError) else type(error).__name__
-        raise UsageError(f"--resume {run_dir}: no run to go on with ({path}: {reason}); expected a run directory") from error
+        raise UsageError(
+            f"--resume {run_dir}: no run to go on with ({path}: {reason}); expected a run directory"
+        ) from error
 
 
 def _accumulation(options: Options, recipe: Recipe, workers: int, saved: dict) -> int:
@@ -154,8 +173,8 @@ def _accumulation(options: Options, recipe: Recipe, workers: int, saved: dict) -
         total = saved.get("micro_batches", workers)
         if total % workers:
             raise UsageError(
-                f"--resume on {workers} workers: the run has {total} micro-batches a step, which {workers} workers cannot "
-                "share equally; choose a divisor of it, or give --accumulation (BatchNorm then sees other micro-batches)"
+                f"--resume on {workers} workers: the run has {total} micro-batches a step, which {workers} workers "
+                "cannot share equally; choose a divisor of it, or give --accumulation (BatchNorm then sees others)"
             )
         accumulation = total // workers
     check_batch(recipe, workers, accumulation)
@@ -179,7 +198,9 @@ def check_disk(run_dir: Path, recipe: Recipe) -> None:
     """Raises UsageError where the run directory could not be made or its checkpoints would not fit."""
     parent = next(path for path in (run_dir, *run_dir.absolute().parents) if path.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-        raise UsageError(f"--run-dir {run_dir}: {parent} is not a directory that can be written; choose another place")
+        raise UsageError(
+            f"--run-dir {run_dir}: {parent} is not a directory that can be written; choose another place"
+        )
     copies = 1 + len(MOMENTS[recipe.optimizer.name])
     checkpoints = recipe.run.keep_checkpoints if recipe.run.checkpoint_every else 1
     saves = recipe.steps // recipe.run.checkpoint_every + 1 if recipe.run.checkpoint_every else 1

@@ -16,6 +16,7 @@ def learning_rates(recipe: Recipe) -> np.ndarray:
     """
     peak, schedule = recipe.optimizer.learning_rate, recipe.schedule
     steps = np.arange(recipe.steps, dtype=np.float64)
+    rates: np.ndarray
     warmup = schedule.warmup_steps
     if schedule.shape == "cosine":
         progress = np.clip((steps - warmup) / max(recipe.steps - warmup, 1), 0.0, 1.0)

@@ -41,6 +41,8 @@ def updated(state: State, gradients: Arrays, learning_rate: float, config: Optim
         m = beta1 * state.moments["exp_avg"][name] + (1 - beta1) * g
         v = beta2 * state.moments["exp_avg_sq"][name] + (1 - beta2) * g * g
         denominator = np.sqrt(v / (1 - beta2**step)) + config.eps
-        parameters[name] = w * (1 - learning_rate * decay) - learning_rate * (m / (1 - beta1**step)) / denominator
+        parameters[name] = (
+            w * (1 - learning_rate * decay) - learning_rate * (m / (1 - beta1**step)) / denominator
+        )
         moments["exp_avg"][name], moments["exp_avg_sq"][name] = m, v
     return State(step, parameters, state.buffers, moments)

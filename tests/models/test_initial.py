@@ -43,7 +43,9 @@ def test_a_tensor_depends_on_seed_and_name_only():
 def test_the_values_are_those_of_every_earlier_version():
     """A change here makes every recorded run unrepeatable."""
     values = initial_values(GPT, seed=1337)
-    np.testing.assert_array_equal(values["wte.weight"][0, :3], np.float32([-0.019705968, -0.018194985, -0.0053344206]))
+    np.testing.assert_array_equal(
+        values["wte.weight"][0, :3], np.float32([-0.019705968, -0.018194985, -0.0053344206])
+    )
     values = initial_values(RESNET, seed=1337)
     np.testing.assert_array_equal(values["fc.bias"][:3], np.float32([0.033597935, -0.043157805, 0.037403498]))
 

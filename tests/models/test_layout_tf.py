@@ -21,7 +21,9 @@ MODELS = [
 def test_every_variable_has_one_canonical_name_from_construction_on(make, spec, dtype):
     model = make(spec, dtype)
     variables, buffers = named_variables(model), named_buffers(model)
-    assert [id(v) for v in variables.values()] == [id(v) for v in {id(v): v for v in variables.values()}.values()]
+    assert [id(v) for v in variables.values()] == [
+        id(v) for v in {id(v): v for v in variables.values()}.values()
+    ]
     assert {id(v) for v in variables.values()} == {id(v.value) for v in model.trainable_variables}
     assert {id(v) for v in buffers.values()} == {id(v.value) for v in model.non_trainable_variables}
     assert sum(int(np.prod(v.shape)) for v in variables.values()) == parameter_count(spec)

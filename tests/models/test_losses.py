@@ -1,4 +1,4 @@
-"""Both frameworks' losses against NumPy: smoothing, ignored targets, sums that add up, and the type of the sum."""
+"""Both frameworks' losses against NumPy: smoothing, ignored targets, sums that add up, and their type."""
 
 import numpy as np
 import pytest
@@ -49,7 +49,9 @@ def test_the_loss_is_the_sum_over_counting_targets(framework, smoothing):
     assert loss.dtype == np.float64
     assert loss.shape == ()
     np.testing.assert_allclose(loss, reference_loss(logits, targets, smoothing), rtol=1e-14)
-    halves = [NUMPY_LOSSES[framework](logits[half], targets[half], smoothing) for half in np.split(np.arange(4), 2)]
+    halves = [
+        NUMPY_LOSSES[framework](logits[half], targets[half], smoothing) for half in np.split(np.arange(4), 2)
+    ]
     np.testing.assert_allclose(loss, sum(halves), rtol=1e-14)
 
 
@@ -74,7 +76,7 @@ def test_half_precision_logits_are_summed_in_float32(smoothing):
 
 @pytest.mark.parametrize("framework", NUMPY_COUNTS)
 def test_correct_targets_are_counted_without_padding(framework):
-    logits, targets = sample()
+    logits, _ = sample()
     best = logits.argmax(axis=-1).astype(np.int32)
     assert NUMPY_COUNTS[framework](logits, best) == best.size
     best[0] = -1

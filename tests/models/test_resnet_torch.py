@@ -1,4 +1,4 @@
-"""The PyTorch ResNet against its table, PyTorch's own operation counter, and Hugging Face's independent ResNet."""
+"""The PyTorch ResNet against its table, PyTorch's operation counter, and Hugging Face's independent one."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,14 @@ from models.initial import initial_values
 from models.layout_torch import named_buffers, named_parameters
 from models.losses_torch import cross_entropy_sum
 from models.resnet_torch import ResNet
-from models.specs import RESNET_DEPTHS, ResNetSpec, buffer_table, forward_flops, parameter_count, parameter_table
+from models.specs import (
+    RESNET_DEPTHS,
+    ResNetSpec,
+    buffer_table,
+    forward_flops,
+    parameter_count,
+    parameter_table,
+)
 
 
 @pytest.mark.parametrize("depth", RESNET_DEPTHS)
@@ -29,13 +36,13 @@ def test_tables_and_cost_are_those_of_the_built_model(depth):
     assert counter.get_total_flops() == 2 * forward_flops(spec)
 
 
-@pytest.mark.parametrize(("depth", "layer_type"), [(18, "basic"), (50, "bottleneck")])
-def test_forward_loss_gradients_and_statistics_equal_those_of_hugging_face(depth, layer_type):
-    spec = ResNetSpec(depth, num_classes=1000, image_size=64)
+@pytest.mark.parametrize(("depth", "layer_type", "width"), [(18, "basic", 16), (50, "bottleneck", 64)])
+def test_forward_loss_gradients_and_statistics_equal_those_of_hugging_face(depth, layer_type, width):
+    spec = ResNetSpec(depth, num_classes=1000, image_size=64, width=width)
     expansion = 4 if layer_type == "bottleneck" else 1
     config = ResNetConfig(
-        embedding_size=64,
-        hidden_sizes=[64 * 2**stage * expansion for stage in range(4)],
+        embedding_size=width,
+        hidden_sizes=[width * 2**stage * expansion for stage in range(4)],
         depths=list(spec.stage_blocks),
         layer_type=layer_type,
         downsample_in_bottleneck=False,
@@ -68,7 +75,9 @@ def test_forward_loss_gradients_and_statistics_equal_those_of_hugging_face(depth
             ours = model.get_parameter(name).grad
             torch.testing.assert_close(ours, gradients[their_name].grad, rtol=0, atol=1e-12 * scale)
         else:
-            torch.testing.assert_close(model.get_buffer(name), oracle.get_buffer(their_name), rtol=0, atol=1e-13)
+            torch.testing.assert_close(
+                model.get_buffer(name), oracle.get_buffer(their_name), rtol=0, atol=1e-13
+            )
 
 
 def hugging_face_name(name):

@@ -61,7 +61,10 @@ def test_batch_norms_have_two_statistics_each_and_gpts_none():
 
 
 @given(
-    st.sampled_from(sorted(RESNET_DEPTHS)), st.integers(1, 20), st.integers(1, 300), st.sampled_from([1, 8, 64])
+    st.sampled_from(sorted(RESNET_DEPTHS)),
+    st.integers(1, 20),
+    st.integers(1, 300),
+    st.sampled_from([1, 8, 64]),
 )
 def test_any_resnet_has_unique_names_and_positive_sizes(depth, num_classes, image_size, width):
     spec = ResNetSpec(depth, num_classes, image_size, width)
@@ -74,15 +77,24 @@ def test_any_resnet_has_unique_names_and_positive_sizes(depth, num_classes, imag
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: ResNetSpec(19, 10, 32), r"^model\.depth: found 19, expected one of 10, 14, 18, 26, 34, 50, 101, 152$"),
-        (lambda: ResNetSpec(18, 0, 32), r"^model\.num_classes: found 0, expected a whole number of at least 1$"),
+        (
+            lambda: ResNetSpec(19, 10, 32),
+            r"^model\.depth: found 19, expected one of 10, 14, 18, 26, 34, 50, 101, 152$",
+        ),
+        (
+            lambda: ResNetSpec(18, 0, 32),
+            r"^model\.num_classes: found 0, expected a whole number of at least 1$",
+        ),
         (lambda: ResNetSpec(18, 10, -1), r"^model\.image_size: found -1, "),
         (lambda: ResNetSpec(18, 10, 32, 0), r"^model\.width: found 0, "),
         (lambda: GptSpec(0, 1, 8, 8, 8), r"^model\.num_layers: found 0, "),
         (lambda: GptSpec(1, 0, 8, 8, 8), r"^model\.num_heads: found 0, "),
         (lambda: GptSpec(1, 1, 8, 0, 8), r"^model\.context: found 0, "),
         (lambda: GptSpec(1, 1, 8, 8, 0), r"^model\.vocabulary: found 0, "),
-        (lambda: GptSpec(1, 3, 8, 8, 8), r"^model\.width: found 8, expected a multiple of model\.num_heads = 3$"),
+        (
+            lambda: GptSpec(1, 3, 8, 8, 8),
+            r"^model\.width: found 8, expected a multiple of model\.num_heads = 3$",
+        ),
     ],
 )
 def test_impossible_sizes_name_the_key(make, message):

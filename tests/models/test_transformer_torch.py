@@ -1,4 +1,4 @@
-"""The PyTorch GPT against its table, PyTorch's own operation counter, and Hugging Face's independent GPT-2."""
+"""The PyTorch GPT against its table, PyTorch's operation counter, and Hugging Face's independent one."""
 
 import numpy as np
 import pytest
@@ -41,7 +41,9 @@ def test_forward_loss_and_gradients_equal_those_of_hugging_face():
     with torch.no_grad():
         for name, tensor in named_parameters(model).items():
             tensor.copy_(torch.from_numpy(values[name]))
-    weights = {f"transformer.{name}": to_hugging_face(name, tensor) for name, tensor in model.state_dict().items()}
+    weights = {
+        f"transformer.{name}": to_hugging_face(name, tensor) for name, tensor in model.state_dict().items()
+    }
     missing, unexpected = oracle.load_state_dict(weights, strict=False)
     assert missing == ["lm_head.weight"]  # tied
     assert not unexpected
@@ -58,7 +60,9 @@ def test_forward_loss_and_gradients_equal_those_of_hugging_face():
     labels = torch.where(counted, targets, -100).roll(1, dims=1)  # theirs are shifted within the model
     expected = oracle(tokens, labels=labels)
     chosen = expected.logits[counted].gather(1, targets[counted][:, None])[:, 0]
-    expected_loss = (expected.logits[counted].logsumexp(dim=1) - chosen).mean()  # theirs is computed in float32
+    expected_loss = (
+        expected.logits[counted].logsumexp(dim=1) - chosen
+    ).mean()  # theirs is computed in float32
     expected_loss.backward()
 
     torch.testing.assert_close(logits, expected.logits, rtol=0, atol=1e-13)

@@ -1,0 +1,1 @@
+"""How the strategies compare on this machine. No framework is imported here."""
