@@ -70,7 +70,7 @@ def main() -> int:
     # 6. Save and restore --------------------------------------------------------------------------
     def replica_average():
         buffers = list(named_buffers(model).values())
-        values = [tf.convert_to_tensor(buffer) for buffer in buffers]
+        values = [1.0 * buffer for buffer in buffers]  # a variable that is merely read has no device
         averages = tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.MEAN, values)
         for buffer, average in zip(buffers, averages, strict=True):
             buffer.assign(average)

@@ -1,5 +1,6 @@
 """Who am I, where: the one place that reads what a launcher left in the environment."""
 
+import itertools
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -71,8 +72,13 @@ def visible_gpus(environment: Mapping[str, str] = os.environ, devices: Path = Pa
     chosen = environment.get("CUDA_VISIBLE_DEVICES")
     if chosen is None:
         return present
-    wanted = [item for item in chosen.split(",") if item.strip() not in ("", "-1")]
-    return min(len(wanted), present)
+    wanted = itertools.takewhile(lambda item: _names_gpu(item, present), map(str.strip, chosen.split(",")))
+    return min(len(list(wanted)), present)
+
+
+def _names_gpu(item: str, present: int) -> bool:
+    """Whether CUDA finds a device by this item of CUDA_VISIBLE_DEVICES; it ignores all after one that names none."""
+    return item.startswith(("GPU-", "MIG-")) or (item.isdecimal() and int(item) < present)
 
 
 def check_devices(local_workers: int, gpus: int) -> None:

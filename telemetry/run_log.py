@@ -12,6 +12,7 @@ JSON parser reads every line, and null alone goes on meaning unknown.
 Only the standard library is imported here: what TensorBoard needs is imported with the first metrics row.
 """
 
+import contextlib
 import json
 import math
 import os
@@ -66,13 +67,12 @@ class RunLog:
 
     def close(self) -> None:
         """Write what is still held and close the files. A second call does nothing."""
-        self._flush_timing()
-        if self._metrics_file is not None:
-            self._metrics_file.close()
-            self._metrics_file = None
-        if self._scalars is not None:
-            self._scalars.close()
-            self._scalars = None
+        with contextlib.ExitStack() as files:  # a disk that refuses one's rows does not keep the others open
+            for file in (self._metrics_file, self._scalars):
+                if file is not None:
+                    files.callback(file.close)
+            self._metrics_file = self._scalars = None
+            self._flush_timing()
 
     def _write_scalars(self, row: Mapping[str, Any]) -> None:
         if self._scalars is None:
@@ -84,9 +84,9 @@ class RunLog:
     def _flush_timing(self) -> None:
         if self._timing_lines:
             # Opened no earlier: until step 1 `discard_after` in another process may replace the file.
+            lines, self._timing_lines = self._timing_lines, []
             with open(self._timing_path, "a") as file:
-                file.writelines(self._timing_lines)
-            self._timing_lines.clear()
+                file.writelines(lines)
 
 
 def discard_after(run_dir: Path, step: int) -> int:

@@ -1,8 +1,12 @@
-"""A check that did not run is no check that passed: the last line names it, and in CI it fails the suite."""
+"""What holds for the whole suite."""
 
 import os
+from pathlib import Path
 
 import pytest
+
+# As make test has it, so that processes which tests start find our packages however pytest was started.
+os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])
 
 
 def _not_run(config: pytest.Config) -> list[str]:
@@ -12,14 +16,13 @@ def _not_run(config: pytest.Config) -> list[str]:
 
 @pytest.hookimpl(trylast=True)
 def pytest_sessionfinish(session: pytest.Session) -> None:
-    if (
-        os.environ.get("CI") == "true"
-        and _not_run(session.config)
-        and session.exitstatus == pytest.ExitCode.OK
-    ):
+    """In CI a check that did not run is a failure."""
+    in_ci = os.environ.get("CI") == "true"
+    if in_ci and _not_run(session.config) and session.exitstatus == pytest.ExitCode.OK:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """A check that did not run is no check that passed: the last line names it."""
     if skipped := _not_run(config):
         terminalreporter.write_line(f"{len(skipped)} checks NOT RUN: {', '.join(skipped)}", red=True)

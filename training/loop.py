@@ -4,7 +4,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from data.order import SampleOrder
@@ -43,6 +43,30 @@ class Strategy:
     settings: dict[str, Any]
 
 
+@dataclass
+class Window:
+    """The steps between two synchronisations with the device. `norms` hold device scalars until `close`."""
+
+    norms: list[Any] = field(default_factory=list)
+    targets: int = 0
+    replaced: int = 0
+    data_time_s: float = 0.0
+    opened_s: float = field(default_factory=time.perf_counter)
+    wall_s: float = 0.0
+    loss: float = 0.0
+
+    def take(self, batches: Batches, data_time_s: float) -> None:
+        """Count one step's batches, and the time they were waited for."""
+        self.data_time_s += data_time_s
+        self.targets += int(batches[0]["target_count"])
+        self.replaced += sum(int(batch["replaced"]) for batch in batches)
+
+    def close(self, loss: float) -> None:
+        """Read what is still on the device and stop the clock."""
+        self.norms = [float(norm) for norm in self.norms]
+        self.loss, self.wall_s = loss, time.perf_counter() - self.opened_s
+
+
 class Training:
     """The loop's own state. `train` is the way in."""
 
@@ -73,71 +97,68 @@ class Training:
             self.progress.message(note)
 
     def steps(self) -> None:
-        """All steps. Nothing in here waits for the device but `report` (invariant 9)."""
-        intervals = self.run.recipe.run
-        run = self.run
-        feed = training_feed(run, self.first_step, self.last_step - self.first_step)
-        norms: list[Any] = []
-        window_start, data_time_s, replaced = time.perf_counter(), 0.0, 0
+        """All steps. Nothing in here waits for the device but the reading of a report (invariant 9)."""
+        feed = training_feed(self.run, self.first_step, self.last_step - self.first_step)
+        window = Window()
         while self.step < self.last_step:
             waited = time.perf_counter()
             batches = next(feed)
             placed = self.strategy.place(batches)
-            data_time_s += time.perf_counter() - waited
-            replaced += sum(int(batch["replaced"]) for batch in batches)
-            reports = self.step == self.first_step or any(
-                self._is_due(every)
-                for every in (intervals.log_every, intervals.eval_every, intervals.checkpoint_every)
-            )
+            window.take(batches, time.perf_counter() - waited)
+            evaluates, saves = self._evaluates(self.step + 1), self._saves(self.step + 1)
+            reports = evaluates or saves or self._reports(self.step + 1)
             loss, norm = self.strategy.step(placed, float(self.rates[self.step]), reports)
-            norms.append(norm)
+            window.norms.append(norm)
             self.step += 1
             self.tokens += int(batches[0]["target_count"])
-            if reports:
-                values = float(loss), [float(each) for each in norms]  # here the host waits for the device
-                window_s = time.perf_counter() - window_start
-                self.report(*values, window_s / len(norms), data_time_s / len(norms), replaced)
-                norms.clear()
-            if self._is_due(intervals.eval_every, after=True):
+            if not reports:
+                continue
+            window.close(float(loss))  # here the host waits for the device
+            self.report(window)
+            if evaluates:
                 self.evaluate()
-            if self._is_due(intervals.checkpoint_every, after=True):
+            if saves:
                 self.save()
-            if reports:
-                window_start, data_time_s = time.perf_counter(), 0.0
+            window = Window()
 
-    def _is_due(self, every: int, after: bool = False) -> bool:
-        """Whether the step that is being taken (or, `after`, was taken) is one of each `every`, or the last."""
-        step = self.step if after else self.step + 1
+    def _reports(self, step: int) -> bool:
+        """The first step tells compilation from training, the last one has the final loss."""
+        return step % self.run.recipe.run.log_every == 0 or step in (self.first_step + 1, self.last_step)
+
+    def _evaluates(self, step: int) -> bool:
+        every = self.run.recipe.run.eval_every
+        return step == self.run.recipe.steps or bool(every and step % every == 0)
+
+    def _saves(self, step: int) -> bool:
+        every = self.run.recipe.run.checkpoint_every
         return step == self.last_step or bool(every and step % every == 0)
 
-    def report(
-        self, loss: float, norms: list[float], step_time_s: float, data_time_s: float, replaced: int
-    ) -> None:
-        """Log the window that ends with this step, on every rank its timing. Raises TrainingFailed."""
-        recipe, per_step = self.run.recipe, {"step_time_s": step_time_s, "data_time_s": data_time_s}
-        self.log.timing({"step": self.step, "steps": len(norms), **per_step, "replaced_samples": replaced})
-        samples = self.step * recipe.data.global_batch
-        tokens_per_step = self.tokens / self.step
+    def report(self, window: "Window") -> None:
+        """Log the window that ends with this step, its timing on every rank. Raises TrainingFailed."""
+        recipe = self.run.recipe
+        steps = len(window.norms)
+        per_step = {"step_time_s": window.wall_s / steps, "data_time_s": window.data_time_s / steps}
+        self.log.timing({"step": self.step, "steps": steps, **per_step, "replaced_samples": window.replaced})
         row = {
             "step": self.step,
-            "loss": loss,
+            "loss": window.loss,
             "learning_rate": float(self.rates[self.step - 1]),
-            "grad_norm": norms[-1],
+            "grad_norm": window.norms[-1],
             "sample_digest": self.order.digest(self.step - 1),
-            "samples": samples,
+            "samples": self.step * recipe.data.global_batch,
             "tokens": self.tokens if recipe.counts_tokens else None,
             **per_step,
-            "samples_per_s": recipe.data.global_batch / step_time_s,
-            "tokens_per_s": tokens_per_step / step_time_s if recipe.counts_tokens else None,
+            "samples_per_s": steps * recipe.data.global_batch / window.wall_s,
+            "tokens_per_s": window.targets / window.wall_s if recipe.counts_tokens else None,
         }
         self.log.metrics(row)
         self.progress.update(row)
-        broken = [offset for offset, norm in enumerate(norms) if not math.isfinite(norm)]
-        if broken or not math.isfinite(loss):
-            step = self.step - len(norms) + 1 + (broken[0] if broken else len(norms) - 1)
+        broken = [offset for offset, norm in enumerate(window.norms) if not math.isfinite(norm)]
+        if broken or not math.isfinite(window.loss):
+            step = self.step - steps + 1 + (broken[0] if broken else steps - 1)
             raise TrainingFailed(
-                f"step {step}: the loss or its gradient is not finite (loss {loss} at step {self.step}); that update was "
-                "not applied; lower optimizer.learning_rate or set optimizer.clip_norm"
+                f"step {step}: the loss or its gradient is not finite (loss {window.loss} at step {self.step}); "
+                "that update was not applied; lower optimizer.learning_rate or set optimizer.clip_norm"
             )
 
     def evaluate(self) -> None:
@@ -151,6 +172,11 @@ class Training:
         }
         self.log.metrics(row)
         self.progress.update(row)
+
+    def close(self) -> None:
+        """Leave complete files and a usable terminal behind."""
+        self.log.close()
+        self.progress.close()
 
     def save(self) -> None:
         """One checkpoint; every worker takes part, the main process writes."""
@@ -172,18 +198,19 @@ def train(run: Run, strategy: Strategy) -> int:
         if run.world.is_main:
             warn(f"{run.run_dir}: all {run.recipe.steps} steps are done already")
         return EXIT_DONE
-    training = Training(run, strategy)
+    first_step, training = run.start.step if run.start else 0, None
     try:
+        training = Training(run, strategy)
         training.steps()
         if run.options.replay_from is not None:
             replay(run, strategy)
     except UsageError:
         raise
     except Exception as error:
-        return report_failure(run.run_dir, run.world.rank, training.step, error)
+        return report_failure(run.run_dir, run.world.rank, training.step if training else first_step, error)
     finally:
-        training.log.close()
-        training.progress.close()
+        if training is not None:
+            training.close()
     stopped_early = training.step < run.recipe.steps
     if run.world.is_main:
         reason = f"--stop-after {training.step}" if stopped_early else None

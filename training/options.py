@@ -77,5 +77,6 @@ def _one_line(box: str) -> str:
 
 
 def warn(line: str) -> None:
-    """One line for the person, on standard error."""
-    print(f"trimaran: {line}", file=sys.stderr, flush=True)
+    """One line for the person, on standard error, whatever a path or a key in it is made of."""
+    shown = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in line)
+    print(f"trimaran: {shown}", file=sys.stderr, flush=True)

@@ -46,6 +46,13 @@ def guarded(main: Callable[[], int], rank: int = 0) -> int:
         if rank == 0:
             warn(str(error))
         return EXIT_USAGE
+    except ModuleNotFoundError as error:
+        extra = {"torch": "torch", "tensorflow": "tensorflow", "keras": "tensorflow"}.get(error.name or "")
+        if extra is None:
+            raise
+        if rank == 0:
+            warn(f"{error.name}: not installed for {sys.executable}; run pip install -e '.[{extra}]' with it")
+        return EXIT_USAGE
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
 

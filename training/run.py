@@ -87,8 +87,7 @@ def open_run(options: Options, strategy: str, world: World, with_state: bool = T
         raise UsageError(
             f"--stop-after: found {options.stop_after}, expected a step from 1 to {recipe.steps}"
         )
-    if not saved:
-        check_disk(run_dir, recipe)
+    check_disk(run_dir, recipe)
     run = Run(
         recipe,
         strategy,
@@ -127,7 +126,7 @@ def _recipe_and_directory(options: Options, strategy: str, workers: int) -> tupl
             raise UsageError("--recipe: missing; expected a name in recipes/ or the path of a .toml file")
         recipe = load_recipe(options.recipe, options.overrides)
         run_dir = options.run_dir or default_run_dir(options.recipe, strategy, workers)
-        if run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir())):
+        if _is_taken(run_dir):
             raise UsageError(
                 f"--run-dir {run_dir}: exists already; go on with --resume or choose another directory"
             )
@@ -148,6 +147,14 @@ def _recipe_and_directory(options: Options, strategy: str, workers: int) -> tupl
                 f"--recipe {options.recipe}: differs from {options.run_dir}/run.json in {keys}; leave it out"
             )
     return recipe, options.run_dir, saved
+
+
+def _is_taken(run_dir: Path) -> bool:
+    """Whether something other than an empty directory is there. Raises UsageError where one cannot look."""
+    try:
+        return run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir()))
+    except OSError as error:  # a name that is too long, a directory that is not ours
+        raise UsageError(f"--run-dir {run_dir}: {error.strerror}; choose another directory") from error
 
 
 def read_run_json(run_dir: Path) -> dict:
@@ -195,7 +202,7 @@ def check_batch(recipe: Recipe, workers: int, accumulation: int) -> None:
 
 
 def check_disk(run_dir: Path, recipe: Recipe) -> None:
-    """Raises UsageError where the run directory could not be made or its checkpoints would not fit."""
+    """Raises UsageError where the run directory could not be made or the checkpoints yet to come would not fit."""
     parent = next(path for path in (run_dir, *run_dir.absolute().parents) if path.exists())
     if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
         raise UsageError(
@@ -205,7 +212,9 @@ def check_disk(run_dir: Path, recipe: Recipe) -> None:
     checkpoints = recipe.run.keep_checkpoints if recipe.run.checkpoint_every else 1
     saves = recipe.steps // recipe.run.checkpoint_every + 1 if recipe.run.checkpoint_every else 1
     one = parameter_count(recipe.model) * parameter_dtype(recipe).itemsize * copies
-    needed, free = one * (min(checkpoints, saves) + 1), shutil.disk_usage(parent).free
+    present = len(checkpoint.complete_steps(run_dir / "checkpoints"))  # of a run that is resumed
+    needed = one * (max(min(checkpoints, saves) - present, 0) + 1)  # a new one stands beside the old for a while
+    free = shutil.disk_usage(parent).free
     if free < needed:
         raise UsageError(
             f"--run-dir {run_dir}: {free / 2**20:,.0f} MiB free on the disk of {parent}, but the checkpoints need "
