@@ -30,10 +30,8 @@ class BytePairEncoding:
             ) from error
         except ValueError as error:
             raise DataError(f"{folder}: vocab.json or merges.txt is not GPT-2's ({error})") from error
-        pairs = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
-        if any(len(pair) != 2 for pair in pairs):
-            raise DataError(f"{merges_path}: found a line without two parts, expected GPT-2's merges.txt")
-        self._ranks = {pair: rank for rank, pair in enumerate(pairs)}
+        if not isinstance(self._ids, dict):
+            raise DataError(f"{vocabulary_path}: expected a JSON object of tokens and ids, as GPT-2's")
         self._letters = _byte_letters()
         missing = set(self._letters).difference(self._ids)
         if missing:
@@ -42,6 +40,14 @@ class BytePairEncoding:
             )
         if not all(isinstance(number, int) and 0 <= number < 2**16 for number in self._ids.values()):
             raise DataError(f"{vocabulary_path}: found ids that do not fit uint16, expected 0 to 65535")
+        pairs = [tuple(line.split(" ")) for line in lines if line and not line.startswith("#version")]
+        if any(len(pair) != 2 for pair in pairs):
+            raise DataError(f"{merges_path}: found a line without two parts, expected GPT-2's merges.txt")
+        if any("".join(pair) not in self._ids for pair in pairs):
+            raise DataError(
+                f"{merges_path}: found a pair that is not in vocab.json, expected both of one model"
+            )
+        self._ranks = {pair: rank for rank, pair in enumerate(pairs)}
         self._word_ids = functools.lru_cache(maxsize=2**16)(self._encode_word)
 
     def encode(self, text: str) -> np.ndarray:
@@ -73,7 +79,8 @@ def word_pattern() -> re.Pattern[str]:
     r"""GPT-2's pattern for words, `'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+|
     ?[^\s\p{L}\p{N}]+|\s+(?!\S)|\s+`.
 
-    Python's `re` has no \p{L} (letters) and \p{N} (numbers): they are written out from the Unicode tables.
+    Python's `re` has no \p{L} (letters) and \p{N} (numbers): they are written out from its Unicode tables,
+    which may be older or newer than GPT-2's by a few rare characters.
     """
     letters, numbers = _character_class("L"), _character_class("N")
     return re.compile(

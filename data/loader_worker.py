@@ -3,18 +3,24 @@
 import ctypes
 import os
 import signal
+from types import FrameType
 
 _PR_SET_PDEATHSIG = 1  # <linux/prctl.h>
 
 
 def die_with_parent(parent_pid: int, worker_index: int, worker_count: int) -> None:
-    """Have the kernel kill this process when its parent dies, however the parent dies.
+    """End when the parent process ends, even by kill -9: the kernel then sends SIGTERM here.
 
-    Signals meant for the training process (Slurm sends them to every process of a step, Ctrl-C to the group)
-    are ignored: it is still going to finish its step, for which it needs the data.
+    It sends the same when only the parent's *thread* that started this process ends, hence the look at the
+    parent. Signals meant for the training process (Slurm sends them to every process of a step, Ctrl-C to the
+    group) are ignored likewise: it is still going to finish its step, for which it needs the data.
     """
+
+    def end_if_orphaned(number: int, frame: FrameType | None) -> None:
+        if os.getppid() != parent_pid:
+            os._exit(1)
+
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent_pid:  # it died before the line above
-        os._exit(1)
+        signal.signal(number, end_if_orphaned)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    end_if_orphaned(signal.SIGTERM, None)  # the parent may have died before the line above

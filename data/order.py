@@ -109,8 +109,12 @@ def _feistel(words: np.ndarray, bits: int, keys: np.ndarray) -> np.ndarray:
     low_bits, high_bits = np.uint64(bits // 2), np.uint64(bits - bits // 2)
     low_mask, high_mask = (np.uint64(2 ** int(width) - 1) for width in (low_bits, high_bits))
     low, high = words & low_mask, words >> low_bits
-    for pair in range(_ROUNDS // 2):
-        round_key = np.uint64(2 * pair + 1)
-        low = low ^ (_mix((high + round_key) * _GOLDEN ^ keys) & low_mask)
-        high = high ^ (_mix((low + round_key + np.uint64(1)) * _GOLDEN ^ keys) & high_mask)
+    for number in range(0, _ROUNDS, 2):
+        low = low ^ (_round(high, number, keys) & low_mask)
+        high = high ^ (_round(low, number + 1, keys) & high_mask)
     return high << low_bits | low
+
+
+def _round(half: np.ndarray, number: int, keys: np.ndarray) -> np.ndarray:
+    """A different pseudo-random function in each round: its number stands far above the half's bits."""
+    return _mix((half | np.uint64(number << 60)) * _GOLDEN ^ keys)

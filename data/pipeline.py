@@ -4,12 +4,14 @@ The items that Grain fetches are whole local batches, so that data in memory is 
 """
 
 import functools
+import gc
 import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from data.errors import DataError
 from data.loader_worker import die_with_parent
 from data.order import SampleOrder, micro_batch_positions
 from data.sources import Source
@@ -137,18 +139,22 @@ def _deliver(batches: Sequence, loader_workers: int, prefetch_batches: int) -> I
         dataset = dataset.to_iter_dataset(grain.ReadOptions(num_threads, prefetch_batches))
     iterator = iter(dataset)
     iterator.start_prefetch()  # the first batches are made while the caller builds its model
-    return _until_closed(iterator)
+    return _until_closed(iterator, in_shared_memory=loader_workers > 0)
 
 
-def _until_closed(iterator: Any) -> Iterator[dict[str, Any]]:
+def _until_closed(iterator: Any, in_shared_memory: bool) -> Iterator[dict[str, Any]]:
     """Grain's items as plain arrays (its processes give a subclass); closing ends threads and processes."""
     try:
         for batch in iterator:
             yield {
                 key: np.asarray(part) if isinstance(part, np.ndarray) else part for key, part in batch.items()
             }
+    except DataError as error:
+        raise DataError(str(error)) from error  # without the note that Grain puts on it
     finally:
         iterator.close()
+        if in_shared_memory:
+            gc.collect()  # Grain's iterators form a cycle that keeps the last batches' memory
 
 
 def _import_grain() -> Any:

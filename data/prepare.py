@@ -1,17 +1,15 @@
-"""Get data ready before a run.
+"""Get data ready before a run: make token shards of a text, or check the layout of an image folder.
 
-    python -m data.prepare text --input corpus.txt --out shards                  bytes, for model.vocabulary =
-    256 python -m data.prepare text --input corpus.txt --out shards --encoding gpt2 --vocabulary folder python
-    -m data.prepare images --path imagenet                                checks train/<class>/*.JPEG and val/
-
-`text` writes train.bin and val.bin, the last tenth held out, for data.source = "tokens". `--vocabulary` is a
-folder with GPT-2's vocab.json and merges.txt. Bad input ends with one line and exit code 2.
+python -m data.prepare text --input corpus.txt --out shards
+python -m data.prepare text --input corpus.txt --out shards --encoding gpt2 --vocabulary FOLDER
+python -m data.prepare images --path imagenet
 """
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import tyro
@@ -21,11 +19,13 @@ from data.errors import DataError
 from data.images import class_names, image_names
 from data.text import held_out_start
 
+_DESCRIPTION = "Get data ready before a run."
+
 
 def text(
     input: Path, out: Path, encoding: Literal["bytes", "gpt2"] = "bytes", vocabulary: Path | None = None
 ) -> None:
-    """Turn a text file into token shards: train.bin and val.bin, uint16, the last tenth of the text held out.
+    """Turn a text file into train.bin and val.bin for data.source = "tokens", the last tenth held out.
 
     Args:
         input: the text file.
@@ -96,8 +96,11 @@ def _encode_gpt2(contents: bytes, path: Path, vocabulary: Path | None) -> tuple[
 
 
 def main() -> int:
+    commands: dict[str, Callable[..., Any]] = {"text": text, "images": images}
     try:
-        tyro.extras.subcommand_cli_from_dict({"text": text, "images": images}, description=__doc__)
+        tyro.extras.subcommand_cli_from_dict(
+            commands, prog="python -m data.prepare", description=_DESCRIPTION
+        )
     except DataError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -62,4 +62,5 @@ class SyntheticTokens:
 
 
 def _generator(seed: int, split: str) -> np.random.Generator:
-    return np.random.Generator(np.random.Philox(key=[seed % 2**64, list(_NUM_SAMPLES).index(split)]))
+    key = np.array([seed % 2**64, list(_NUM_SAMPLES).index(split)], np.uint64)
+    return np.random.Generator(np.random.Philox(key=key))
