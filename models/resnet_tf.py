@@ -8,10 +8,9 @@ import os
 os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever the user's keras.json says
 
 import keras
-import numpy as np
 import tensorflow as tf
 
-from models.layers_tf import BatchNormalization, Conv2D, Dense, Sequential
+from models.layers_tf import BatchNormalization, Conv2D, Dense, Sequential, max_pool
 from models.specs import BOTTLENECK_EXPANSION, ResNetSpec
 
 BATCH_NORM_EPS = 1e-5
@@ -86,8 +85,7 @@ class ResNet(keras.Model):
         With `training`, batch norms use their batch's statistics and update their running ones.
         """
         x = tf.nn.relu(self.bn1(self.conv1(images), training=training))
-        x = tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]], constant_values=-np.inf)
-        x = tf.nn.max_pool2d(x, ksize=3, strides=2, padding="VALID")
+        x = max_pool(x, pool_size=3, strides=2)
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
             x = layer(x, training=training)
         return self.fc(tf.reduce_mean(x, axis=[1, 2]))

@@ -14,6 +14,7 @@ from models.layers_tf import (
     attention,
     causal_bias,
     gelu,
+    max_pool,
 )
 
 TOLERANCES = {"float64": 1e-13, "float32": 2e-5}
@@ -77,6 +78,15 @@ def test_convolutions_pad_like_pytorch(kernel_size, stride, size):
         padding=kernel_size // 2,
     )
     np.testing.assert_allclose(ours(tf.constant(x)).numpy(), expected.permute(0, 2, 3, 1).numpy(), atol=1e-13)
+
+
+@pytest.mark.parametrize("jit_compile", [False, True])
+@pytest.mark.parametrize("size", [8, 9])
+def test_max_pool_pads_with_minus_infinity(size, jit_compile):
+    x = RNG.standard_normal((2, size, size, 3)) - 5  # all negative: a padding of zero would win
+    expected = F.max_pool2d(torch.from_numpy(x.transpose(0, 3, 1, 2)), 3, stride=2, padding=1)
+    pooled = tf.function(max_pool, jit_compile=jit_compile)(tf.constant(x), 3, 2)
+    np.testing.assert_array_equal(pooled.numpy(), expected.permute(0, 2, 3, 1).numpy())
 
 
 def test_layer_norm_equals_pytorch():

@@ -1,4 +1,4 @@
-"""Models under MirroredStrategy on two logical CPUs, accumulating in a loop in the graph, with and without XLA.
+"""Models under MirroredStrategy on two logical CPUs, accumulating in the graph, with and without XLA.
 
 Logical devices are set before TensorFlow starts, so the work is done in a process of its own: this file, run.
 """

@@ -117,9 +117,9 @@ def tensorflow_results(spec, values, inputs, targets, label_smoothing, jit_compi
             logits = model(x, training=True)
             loss = losses_tf.cross_entropy_sum(logits, y, label_smoothing)
         gradients = tape.gradient(loss, list(parameters.values()))
-        return logits, loss, losses_tf.correct_count(logits, y), gradients, model(x, training=False)
+        return logits, loss, losses_tf.correct_count(logits, y), gradients
 
-    logits, loss, correct, gradients, evaluated = run(tf.constant(inputs), tf.constant(targets))
+    logits, loss, correct, gradients = run(tf.constant(inputs), tf.constant(targets))
     assert all(isinstance(gradient, tf.Tensor) for gradient in gradients)  # dense, not tf.IndexedSlices
     return {
         "logits": logits.numpy(),
@@ -130,7 +130,7 @@ def tensorflow_results(spec, values, inputs, targets, label_smoothing, jit_compi
             for name, gradient in zip(parameters, gradients, strict=True)
         },
         "buffers": {name: variable.numpy() for name, variable in buffers.items()},
-        "evaluated": evaluated.numpy(),
+        "evaluated": model(tf.constant(inputs), training=False).numpy(),
     }
 
 
