@@ -83,7 +83,8 @@ class Optimizer:
         """The reverse; `step` counts for AdamW's bias correction."""
         for name, p in self.parameters.items():
             values = {
-                moment: torch.tensor(arrays[name], device=p.device) for moment, arrays in moments.items()
+                moment: torch.tensor(arrays[name], dtype=p.dtype, device=p.device)
+                for moment, arrays in moments.items()
             }
             if self.config.name == "sgd":
                 self.rule.state[p] = {"momentum_buffer": values["momentum"]}

@@ -47,7 +47,7 @@ def from_torchrun(strategy: str, environment: Mapping[str, str] = os.environ) ->
             f"or python -m launchers.train {strategy} …"
         )
     rank, local_rank, workers, local_workers = (_number(environment, name) for name in names[:4])
-    if not (0 <= rank < workers and 0 <= local_rank < local_workers <= workers):
+    if not (0 <= local_rank <= rank < workers and local_rank < local_workers <= workers):
         found = ", ".join(f"{name}={environment[name]}" for name in names[:4])
         raise UsageError(
             f"{strategy}: {found} contradict each other; unset them and start with torchrun again"

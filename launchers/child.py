@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,6 +18,10 @@ from training.process import PR_SET_PDEATHSIG
 
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 TAIL_BYTES = 64 * 1024
+CONSEQUENCES = (signal.SIGTERM, signal.SIGABRT)
+"""Signals by which torchrun and NCCL end a rank because another one has failed."""
+STARTED_UNIX_S = time.time()
+"""When this launcher began: an older note is of an earlier start of a run that was resumed."""
 
 
 def run_child(command: list[str], environment: dict[str, str], cwd: Path | None = None) -> tuple[int, str]:
@@ -42,12 +47,14 @@ def run_child(command: list[str], environment: dict[str, str], cwd: Path | None 
         if child.stderr is not None:
             copier.start()
         code = child.wait()
-        if child.stderr is not None:
-            copier.join(timeout=5)
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-        _send_group(child, signal.SIGKILL)
+        _send_group(child, signal.SIGKILL)  # what is left of it would hold the pipe open
+        if child.stderr is not None:
+            copier.join(timeout=5)
+            if not copier.is_alive():
+                child.stderr.close()
     return code, tail.decode(errors="replace")
 
 
@@ -71,20 +78,30 @@ def run_quietly(command: list[str], environment: dict[str, str], run_dir: Path) 
         text = output.read()[-TAIL_BYTES:].decode(errors="replace")
     if code in (EXIT_DONE, EXIT_STOPPED_EARLY):
         return EXIT_DONE, ""
-    if code == EXIT_USAGE:
+    if code == EXIT_USAGE and text.strip():
         return code, text.strip().splitlines()[-1]
     return code, explain(code, text, run_dir)
 
 
 def explain(code: int, errors: str, run_dir: Path) -> str:
-    """Why a child failed, in one line: the first rank that recorded a reason, or else what torchrun saw."""
-    notes = sorted(run_dir.glob("failure-*.txt"), key=lambda path: path.stat().st_mtime)
+    """Why a child failed, in one line: a rank that was killed, the first that recorded a reason, or torchrun's words.
+
+    When one is killed the others fail as well, a moment later, in the collective that it has left.
+    """
+    endings = [
+        (rank, int(ending))
+        for rank, ending in re.findall(r"rank\s*: (\d+).*\n\s*exitcode\s*: (-?\d+)", errors)
+    ]
+    for rank, ending in endings:
+        if ending < 0 and -ending not in CONSEQUENCES:
+            return f"rank {rank} ended with {_ending(ending)}"
+    written = {path: path.stat().st_mtime for path in run_dir.glob("failure-*.txt")}
+    notes = sorted((path for path in written if written[path] >= STARTED_UNIX_S), key=written.__getitem__)
     if notes:
         return f"{notes[0].read_text().splitlines()[0]} (traceback in {notes[0]})"
-    root_cause = errors.rpartition("Root Cause")[2]
-    rank, exit_code = re.search(r"rank\s*: (\d+)", root_cause), re.search(r"exitcode\s*: (-?\d+)", root_cause)
-    if rank and exit_code:
-        return f"rank {rank[1]} ended with {_ending(int(exit_code[1]))}"
+    if endings:
+        rank, ending = endings[-1]  # torchrun's root cause comes last
+        return f"rank {rank} ended with {_ending(ending)}"
     last = next((line.strip() for line in reversed(errors.splitlines()) if "Error" in line), "")
     return f"the training process ended with {_ending(code)}{': ' if last else ''}{last}"
 

@@ -1,7 +1,7 @@
 """What verify compares: two run directories at a time, in NumPy. Nothing here starts or changes anything."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +13,8 @@ from training.replay import FOLDER
 from training.state import Arrays, State, initial_state
 from training.update_rule import updated
 
+CONTROL_FACTOR = 10
+"""How many times the measured control a difference in float32 may be, at most."""
 EXACT = ("learning_rate", "sample_digest")
 """What must be equal to the last bit, at every step."""
 
@@ -93,9 +95,11 @@ class Comparison:
         return [*self.mismatches[:3], *over]
 
 
-def compare_one_step(recipe: Recipe, reference_dir: Path, run_dir: Path, result: Comparison) -> None:
+def compare_one_step(
+    recipe: Recipe, reference_dir: Path, run_dir: Path, result: Comparison, bounds: Bounds | None = None
+) -> None:
     """Each replayed step of a run against the reference's, and against the update rule in NumPy."""
-    bounds = bounds_for(recipe)
+    bounds = bounds or bounds_for(recipe)
     kinds: dict[str, float | None] = {
         "loss": bounds.loss,
         "gradient": bounds.gradient,
@@ -159,6 +163,26 @@ def control_difference(reference_dir: Path, control_dirs: list[Path]) -> float:
         for theirs, ours in _paired_rows(reference_dir, folder, Comparison()):
             worst = max(worst, _relative(ours["loss"], theirs["loss"]))
     return worst
+
+
+def widened(bounds: Bounds, rounding: dict[str, float]) -> Bounds:
+    """The one-step bounds of float32, where the reference's own rounding is larger than they are.
+
+    One ReLU that rounding sends the other way moves a gradient by far more than 1e-4, in any implementation. So a
+    run may be ten times as far from the reference as the reference is from the same steps in float64.
+    """
+    return replace(
+        bounds,
+        loss=max(bounds.loss, CONTROL_FACTOR * rounding["loss"]),
+        gradient=max(bounds.gradient, CONTROL_FACTOR * rounding["gradient"]),
+    )
+
+
+def rounding_of(recipe: Recipe, reference_dir: Path, exact_dir: Path) -> dict[str, float]:
+    """How far the reference's replayed steps are from the same steps in float64: worst loss and gradient."""
+    result = Comparison()
+    compare_one_step(recipe, reference_dir, exact_dir, result)
+    return {kind: result.worst[kind].value for kind in ("loss", "gradient")}
 
 
 def compare_fingerprints(reference: dict, ours: dict, result: Comparison) -> None:

@@ -5,7 +5,7 @@ from math import lcm
 from pathlib import Path
 
 from launchers.commands import training_command, training_environment
-from launchers.comparison import Comparison, bounds_for
+from launchers.comparison import Bounds, Comparison, bounds_for, widened
 from models.specs import buffer_table
 from recipes.recipe import Recipe
 from training.options import Options
@@ -24,19 +24,26 @@ class Job:
     workers: int
     accumulation: int
     perturb_seed: int | None = None
+    exact: bool = False
     result: Comparison = field(default_factory=Comparison)
     seconds: float = 0.0
 
     @property
     def name(self) -> str:
         """Its folder in the plan's."""
-        control = "" if self.perturb_seed is None else f"-control-{self.perturb_seed}"
-        return f"{self.strategy}-{self.workers}{control}"
+        suffix = (
+            "-float64" if self.exact else "" if self.perturb_seed is None else f"-control-{self.perturb_seed}"
+        )
+        return f"{self.strategy}-{self.workers}{suffix}"
 
 
 @dataclass
 class Plan:
-    """All runs of one recipe. `control` is what the perturbed runs differ by, None where there are none."""
+    """All runs of one recipe.
+
+    controls: in float64 the perturbed runs for trajectories, and `control` is what they differ by; in float32 the
+    reference's steps in float64, and `rounding` is how far it is from them.
+    """
 
     name: str
     recipe_name: str
@@ -47,6 +54,13 @@ class Plan:
     jobs: list[Job]
     controls: list[Job]
     control: float | None = None
+    rounding: dict[str, float] | None = None
+
+    @property
+    def bounds(self) -> Bounds:
+        """What differences are held to."""
+        bounds = bounds_for(self.recipe)
+        return bounds if self.rounding is None else widened(bounds, self.rounding)
 
     @property
     def is_calm(self) -> bool:
@@ -69,6 +83,8 @@ class Plan:
     def command(self, job: Job, folder: Path) -> tuple[list[str], dict[str, str]]:
         """The job's command and environment."""
         overrides = self.overrides
+        if job.exact:
+            overrides += ("precision=float64",)
         if job is self.reference:
             overrides += ("run.checkpoint_every=1", "run.keep_checkpoints=1000000")
         follows = "one-step" in self.modes and job.perturb_seed is None
@@ -108,9 +124,11 @@ def make_plan(
         for name in strategies
         for count in counts[name]
     ]
-    controls = (
-        [Job(REFERENCE, 1, accumulation[1], seed) for seed in CONTROL_SEEDS] if "trajectory" in modes else []
-    )
+    controls = []
+    if recipe.precision == "float32":
+        controls = [Job(REFERENCE, 1, accumulation[1], exact=True)]
+    elif "trajectory" in modes:
+        controls = [Job(REFERENCE, 1, accumulation[1], seed) for seed in CONTROL_SEEDS]
     return Plan(Path(recipe_name).stem, recipe_name, recipe, overrides, modes, reference, jobs, controls)
 
 

@@ -4,7 +4,6 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from launchers.comparison import bounds_for
 from launchers.plan import Job, Plan
 
 if TYPE_CHECKING:
@@ -47,6 +46,9 @@ def print_report(plans: list[Plan], modes: tuple[str, ...], seconds: float) -> N
             console.print(
                 f"control (gradients perturbed by 1e-12): loss differs by {plan.control:.1e}; {calm}"
             )
+        if plan.rounding is not None:
+            rounding = ", ".join(f"{kind} {value:.1e}" for kind, value in plan.rounding.items())
+            console.print(f"control (torch-single's own distance from the same steps in float64): {rounding}")
         for job in plan.jobs:
             for line in job.result.failures():
                 console.print(f"{job.name}: {line}", style="red", soft_wrap=True)
@@ -67,6 +69,7 @@ def write_report(path: Path, plans: list[Plan], options: "VerifyOptions") -> Non
                 "recipe": plan.recipe_name,
                 "recipe_id": plan.recipe.recipe_id,
                 "control": plan.control,
+                "rounding": plan.rounding,
                 "calm": plan.is_calm,
                 "runs": [_run(job) for job in plan.jobs],
             }
@@ -97,8 +100,7 @@ def _run(job: Job) -> dict:
 
 
 def _bound(plan: Plan, column: str) -> str:
-    bounds = bounds_for(plan.recipe)
-    value = getattr(bounds, column.replace(" ", "_"))
+    value = getattr(plan.bounds, column.replace(" ", "_"))
     return "-" if value is None else f"{value:.0e}"
 
 
