@@ -2,42 +2,78 @@
 
     python benchmarks/bare_tf.py recipe.json [workers]          (2 or more workers: MirroredStrategy)
 
-recipe.json: a recipe in the shape of its TOML file. Prints one JSON line a window of `run.log_every` steps; the
-first window holds the tracing of the tf.function.
+recipe.json: a recipe in the shape of its TOML file. The first window holds the tracing of the tf.function.
 """
 
 import json
 import os
-import resource
 import sys
-import sysconfig
-import time
 from pathlib import Path
 
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # as our scripts do, and before TensorFlow is imported
+import keras
 import numpy as np
+import tensorflow as tf
 
-os.environ["KERAS_BACKEND"] = "tensorflow"
-import keras  # noqa: E402  (the backend is chosen before the import)
-import tensorflow as tf  # noqa: E402  (after it, as Keras may import another)
-
-from models.resnet_tf import ResNet  # noqa: E402  (imports Keras)
-from models.specs import GptSpec, ResNetSpec  # noqa: E402  (stays with its kin)
-from models.transformer_tf import GPT  # noqa: E402  (imports Keras)
+from benchmarks.bare_shared import Windows, load
+from models.resnet_tf import ResNet
+from models.specs import GptSpec, ResNetSpec
+from models.transformer_tf import GPT
 
 recipe = json.loads(Path(sys.argv[1]).read_text())
 data, rule, sizes, dtype = recipe["data"], recipe["optimizer"], recipe["model"], recipe["precision"]
 is_image = sizes.pop("family") == "resnet"
 workers = int(sys.argv[2]) if len(sys.argv) > 2 else 1
-tf.config.experimental.enable_tensor_float_32_execution(False)
 tf.config.threading.set_intra_op_parallelism_threads(workers)
 tf.config.threading.set_inter_op_parallelism_threads(workers)
+cpus = tf.config.list_physical_devices("CPU")
 kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
 if kind == "CPU":
-    logical = [tf.config.LogicalDeviceConfiguration()] * workers
-    tf.config.set_logical_device_configuration(tf.config.list_physical_devices("CPU")[0], logical)
+    tf.config.set_logical_device_configuration(cpus[0], [tf.config.LogicalDeviceConfiguration()] * workers)
 devices = [f"{kind}:{index}" for index in range(workers)]
 strategy = tf.distribute.MirroredStrategy(devices) if workers > 1 else tf.distribute.get_strategy()
 
-# The data, in memory and ready for the model: inputs and targets of all samples.
-if data["source"] == "digits":
-    table = np.loadtxt(sys.argv[1] + ".csv", delimiter=",")
+inputs, targets = load(recipe)
+with strategy.scope():
+    model = ResNet(ResNetSpec(**sizes), dtype) if is_image else GPT(GptSpec(**sizes), dtype)
+    common = {"weight_decay": rule["weight_decay"] or None, "global_clipnorm": rule["clip_norm"] or None}
+    if rule["name"] == "sgd":
+        optimizer = keras.optimizers.SGD(rule["learning_rate"], rule["momentum"], **common)
+    else:
+        optimizer = keras.optimizers.AdamW(rule["learning_rate"], **common)
+    for variable in model.trainable_variables:  # our layers start at zero
+        if len(variable.shape) > 1:
+            variable.assign(keras.random.normal(variable.shape, stddev=0.05, dtype=dtype))
+    optimizer.build(model.trainable_variables)
+
+
+def local_batch(_):
+    chosen = np.random.randint(len(inputs), size=data["global_batch"] // workers)
+    return tf.constant(inputs[chosen]), tf.constant(targets[chosen])
+
+
+def replica_step(inputs, targets):
+    inputs = (tf.cast(inputs, dtype) - 127.5) / 64 if is_image else tf.cast(inputs, tf.int32)
+    with tf.GradientTape() as tape:
+        logits = model(inputs, training=True)
+        if rule["label_smoothing"]:
+            labels = tf.one_hot(targets, logits.shape[-1], dtype=dtype)
+            losses = keras.losses.categorical_crossentropy(labels, logits, True, rule["label_smoothing"])
+        else:
+            losses = keras.losses.sparse_categorical_crossentropy(targets, logits, True)
+        loss = tf.reduce_mean(losses) / workers
+    optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
+    return loss
+
+
+@tf.function
+def train_step(inputs, targets):
+    return strategy.reduce("SUM", strategy.run(replica_step, (inputs, targets)), axis=None)
+
+
+make_batch = strategy.experimental_distribute_values_from_function
+windows = Windows()
+for step in range(1, recipe["steps"] + 1):
+    loss = train_step(*make_batch(local_batch))
+    if step == 1 or step % recipe["run"]["log_every"] == 0:
+        windows.report(step, float(loss))

@@ -5,8 +5,9 @@ The items that Grain fetches are whole local batches, so that data in memory is 
 
 import functools
 import gc
+import multiprocessing
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ def train_batches(
     num_steps: int,
     loader_workers: int = 0,
     prefetch_batches: int = 2,
-) -> Iterator[dict[str, Any]]:
+) -> Generator[dict[str, Any], None, None]:
     """The batches of worker `rank` for `num_steps` steps from `first_step` (counted from 0), in order.
 
     Each is {"inputs": [A, m, …], "targets": [A, m, …], "target_count": targets that count in the *global*
@@ -116,12 +117,14 @@ class _EvaluationBatches(Sequence):
         return {"inputs": batch["inputs"], "targets": targets}
 
 
-def _repeat(batch: dict[str, Any], times: int) -> Iterator[dict[str, Any]]:
+def _repeat(batch: dict[str, Any], times: int) -> Generator[dict[str, Any], None, None]:
     for _ in range(times):
         yield batch
 
 
-def _deliver(batches: Sequence, loader_workers: int, prefetch_batches: int) -> Iterator[dict[str, Any]]:
+def _deliver(
+    batches: Sequence, loader_workers: int, prefetch_batches: int
+) -> Generator[dict[str, Any], None, None]:
     """The items of `batches` in order, prepared where and how far ahead the caller wants."""
     if prefetch_batches == 0:
         return (batches[index] for index in range(len(batches)))
@@ -142,7 +145,7 @@ def _deliver(batches: Sequence, loader_workers: int, prefetch_batches: int) -> I
     return _until_closed(iterator, in_shared_memory=loader_workers > 0)
 
 
-def _until_closed(iterator: Any, in_shared_memory: bool) -> Iterator[dict[str, Any]]:
+def _until_closed(iterator: Any, in_shared_memory: bool) -> Generator[dict[str, Any], None, None]:
     """Grain's items as plain arrays (its processes give a subclass); closing ends threads and processes."""
     try:
         for batch in iterator:
@@ -155,6 +158,14 @@ def _until_closed(iterator: Any, in_shared_memory: bool) -> Iterator[dict[str, A
         iterator.close()
         if in_shared_memory:
             gc.collect()  # Grain's iterators form a cycle that keeps the last batches' memory
+
+
+if (
+    multiprocessing.parent_process() is not None
+):  # a loader process imports Grain before anything of ours but this
+    from absl import logging as absl_logging
+
+    absl_logging.set_verbosity(absl_logging.ERROR)
 
 
 def _import_grain() -> Any:

@@ -3,9 +3,8 @@
 python -m distributed.tf_mirrored --workers 8 --recipe digits-resnet18 --run-dir runs/a
 """
 
-import os
-
 from distributed import topology
+from distributed.environment_tf import prepare_environment
 from training.loop import Strategy, train
 from training.options import Options, parse
 from training.process import guarded
@@ -20,9 +19,7 @@ def main() -> int:
     # Frameworks are imported below: a mistyped key costs milliseconds, and loader processes stay small.
     options = parse(Options, "python -m distributed.tf_mirrored")
     run = open_run(options, STRATEGY, topology.in_one_process(options.workers))
-
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # its start-up notes are no news
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # off on some processors, and then 5 times slower
+    prepare_environment()
     import tensorflow as tf
 
     from distributed import toolbox_tf as toolbox
@@ -48,7 +45,7 @@ def main() -> int:
         loss, *gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, [loss, *gradients])
         return loss, optimizer.apply(gradients, learning_rate)
 
-    @tf.function
+    @tf.function(autograph=False)
     def update(*arguments):
         results = strategy.run(replica_update, arguments)
         return [strategy.experimental_local_results(result)[0] for result in results]
@@ -57,7 +54,7 @@ def main() -> int:
         return update(*placed, tf.constant(learning_rate, tf.float64))
 
     # 5. Evaluate ----------------------------------------------------------------------------------
-    @tf.function
+    @tf.function(autograph=False)
     def evaluate_batch(inputs, targets):
         return strategy.reduce(
             tf.distribute.ReduceOp.SUM, strategy.run(sums_of, (inputs, targets)), axis=None
@@ -76,7 +73,7 @@ def main() -> int:
         for buffer, average in zip(buffers, averages, strict=True):
             buffer.assign(average)
 
-    @tf.function
+    @tf.function(autograph=False)
     def average_statistics():
         if named_buffers(model):
             strategy.run(replica_average)

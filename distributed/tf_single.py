@@ -3,9 +3,8 @@
 python -m distributed.tf_single --recipe digits-resnet18 --run-dir runs/a
 """
 
-import os
-
 from distributed import topology
+from distributed.environment_tf import prepare_environment
 from training.loop import Strategy, train
 from training.options import Options, parse
 from training.process import guarded
@@ -20,9 +19,7 @@ def main() -> int:
     # Frameworks are imported below: a mistyped key costs milliseconds, and loader processes stay small.
     options = parse(Options, "python -m distributed.tf_single")
     run = open_run(options, STRATEGY, topology.alone(STRATEGY))
-
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")  # its start-up notes are no news
-    os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # off on some processors, and then 5 times slower
+    prepare_environment()
     import tensorflow as tf
 
     from distributed import toolbox_tf as toolbox
@@ -38,7 +35,7 @@ def main() -> int:
     sums_of = toolbox.evaluation_function(model)
 
     # 4. Take one step -----------------------------------------------------------------------------
-    @tf.function
+    @tf.function(autograph=False)
     def update(inputs, targets, target_count, learning_rate):
         loss, gradients = gradients_of(inputs, targets, target_count)
         return loss, optimizer.apply(gradients, learning_rate)
@@ -47,7 +44,7 @@ def main() -> int:
         return update(*placed, tf.constant(learning_rate, tf.float64))
 
     # 5. Evaluate ----------------------------------------------------------------------------------
-    evaluate_batch = tf.function(sums_of)
+    evaluate_batch = tf.function(sums_of, autograph=False)
 
     def evaluate(feed):
         sums = sum(evaluate_batch(inputs, targets) for inputs, targets in toolbox.evaluation_batches(feed))

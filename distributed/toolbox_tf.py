@@ -141,7 +141,11 @@ def gradients_function(
         )
         return loss, gradients
 
-    return tf.function(accumulate, jit_compile=True) if run.recipe.performance.xla else accumulate
+    return (
+        tf.function(accumulate, autograph=False, jit_compile=True)
+        if run.recipe.performance.xla
+        else accumulate
+    )
 
 
 def evaluation_function(model: keras.Model) -> Callable[[tf.Tensor, tf.Tensor], tf.Tensor]:

@@ -19,6 +19,7 @@ def main() -> int:
     die_with_parent()
     options = parse(Options, "torchrun … -m distributed.torch_ddp")
     run = open_run(options, STRATEGY, topology.from_torchrun(STRATEGY))
+    import atexit
     import os
     from contextlib import nullcontext
 
@@ -91,6 +92,8 @@ def main() -> int:
     )
 
     # 8. Leave the group ---------------------------------------------------------------------------
+    # DDP would free the group with the GIL held, for which Gloo's last thread may wait: keep it till the very end.
+    atexit.register(lambda group: None, dist.group.WORLD)
     dist.destroy_process_group()
     return code
 

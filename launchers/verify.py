@@ -25,6 +25,7 @@ from recipes.recipe import load_recipe
 from training.options import Overrides, parse, warn
 from training.problems import EXIT_DONE, EXIT_FAILED, UsageError
 from training.process import LAUNCHED_BY, guarded
+from training.run import check_writable
 
 PROGRAM = "python -m launchers.verify"
 DEFAULT_RECIPES = {"float64": ("verify-resnet", "verify-gpt"), "float32": ("verify-gpt",)}
@@ -68,6 +69,9 @@ def main() -> int:
     started = time.monotonic()
     options = parse(VerifyOptions, PROGRAM)
     plans = _plans(options)
+    for option, path in (("--report", options.report), ("--work-dir", options.work_dir)):
+        if path is not None:
+            check_writable(option, path)
     with contextlib.ExitStack() as stack:
         if options.work_dir is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="trimaran-verify-")))

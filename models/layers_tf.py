@@ -26,7 +26,13 @@ class Conv2D(keras.layers.Conv2D):
         self, in_channels: int, filters: int, kernel_size: int, strides: int = 1, *, dtype: str
     ) -> None:
         super().__init__(
-            filters, kernel_size, strides, use_bias=False, kernel_initializer="zeros", dtype=dtype
+            filters,
+            kernel_size,
+            strides,
+            data_format="channels_last",
+            use_bias=False,
+            kernel_initializer="zeros",
+            dtype=dtype,
         )
         self.side_padding = kernel_size // 2
         self.build((None, None, None, in_channels))
@@ -153,7 +159,7 @@ class Sequential(keras.layers.Layer):
 
 
 @tf.custom_gradient
-def _gather_rows(table: tf.Tensor, rows: tf.Tensor):  # type: ignore[no-untyped-def]
+def _gather_rows(table: tf.Tensor, rows: tf.Tensor):  # type: ignore[no-untyped-def]  # the decorator hides the types anyway
     def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, None]:
         return tf.math.unsorted_segment_sum(upstream, rows, table.shape[0]), None
 

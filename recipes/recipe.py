@@ -166,7 +166,7 @@ def from_dict(content: dict) -> Recipe:
 def _build_model(table: dict) -> ResNetSpec | GptSpec:
     families = {"resnet": ResNetSpec, "gpt": GptSpec}
     family = table.pop("family", None)
-    if family not in families:
+    if not isinstance(family, str) or family not in families:
         raise RecipeError(f"model.family: found {family!r}, expected one of: {', '.join(families)}")
     return build(families[family], table, "model")
 
@@ -202,7 +202,7 @@ def _check(recipe: Recipe) -> None:
                 value = getattr(value, part)
             raise RecipeError(f"{key}: found {value!r}, expected {expected}")
 
-    expect(recipe.seed >= 0, "seed", "an integer of 0 or more")
+    expect(0 <= recipe.seed < 2**64, "seed", "an integer of 0 or more, below 2**64")
     expect(recipe.steps >= 1, "steps", "an integer of 1 or more")
     if recipe.precision in RESERVED_PRECISIONS:
         raise RecipeError(

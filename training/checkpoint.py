@@ -14,6 +14,7 @@ from training.state import Arrays, State
 
 MODEL_FILE, OPTIMIZER_FILE, MANIFEST = "model.safetensors", "optimizer.safetensors", "manifest.json"
 GRADIENTS_FILE = "gradients.safetensors"
+OWN_DIGEST = "manifest_sha256"
 
 
 class CheckpointError(ValueError):
@@ -59,6 +60,7 @@ def write_state(folder: Path, state: State, *, recipe_id: str, extra: dict, dura
         if durable:
             _fsync(folder / name)
     manifest = {"step": state.step, "recipe_id": recipe_id, "sha256": digests, **extra}
+    manifest[OWN_DIGEST] = _manifest_digest(manifest)
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
     if durable:
         _fsync(folder / MANIFEST)
@@ -72,9 +74,12 @@ def load(folder: Path) -> tuple[State, dict]:
 
     try:
         manifest = json.loads((folder / MANIFEST).read_text())
+        own_digest = manifest.pop(OWN_DIGEST)
         digests, step = dict(manifest["sha256"]), int(manifest["step"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (AttributeError, OSError, ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{folder / MANIFEST}: not a readable manifest ({error})") from error
+    if own_digest != _manifest_digest(manifest):
+        raise CheckpointError(f"{folder / MANIFEST}: its SHA-256 is not what it says; the file is damaged")
     contents = {}
     for name in {MODEL_FILE, OPTIMIZER_FILE, *digests}:
         if Path(name).name != name:
@@ -130,6 +135,11 @@ def sweep(folder: Path) -> None:
     for pattern in (".writing-*", ".deleting-*"):
         for path in folder.glob(pattern):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _manifest_digest(manifest: dict) -> str:
+    """Over all of the manifest but itself: a flipped bit in a step is as bad as one in a weight."""
+    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def _delete(path: Path) -> None:

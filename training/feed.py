@@ -1,6 +1,7 @@
 """The batches of this process's workers, in the order of invariant 2."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import ExitStack
 
 from data.order import SampleOrder
 from data.pipeline import evaluation_batches, train_batches
@@ -15,8 +16,11 @@ PIXEL_STD = (58.395, 57.12, 57.375)
 """ImageNet's mean and deviation of red, green and blue on the scale of 0 to 255; all image sources use them."""
 
 
-def training_feed(run: Run, first_step: int, num_steps: int) -> Iterator[Batches]:
-    """For each step a batch a worker: inputs and targets [A, m, …], `target_count` over the global batch."""
+def training_feed(run: Run, first_step: int, num_steps: int) -> Generator[Batches, None, None]:
+    """For each step a batch a worker: inputs and targets [A, m, …], `target_count` over the global batch.
+
+    Closing it ends the loader's threads and processes.
+    """
     recipe, world = run.recipe, run.world
     order = SampleOrder(run.train_source.num_samples, recipe.data.global_batch, recipe.seed)
     eager = run.options.eager
@@ -34,7 +38,10 @@ def training_feed(run: Run, first_step: int, num_steps: int) -> Iterator[Batches
         )
         for rank in world.worker_ranks
     ]
-    return zip(*streams, strict=True)
+    with ExitStack() as stack:
+        for stream in streams:
+            stack.callback(stream.close)
+        yield from zip(*streams, strict=True)
 
 
 def evaluation_feed(run: Run) -> Iterator[Batches]:

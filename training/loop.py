@@ -4,6 +4,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -98,28 +99,32 @@ class Training:
 
     def steps(self) -> None:
         """All steps. Nothing in here waits for the device but the reading of a report (invariant 9)."""
-        feed = training_feed(self.run, self.first_step, self.last_step - self.first_step)
-        window = Window()
-        while self.step < self.last_step:
-            waited = time.perf_counter()
-            batches = next(feed)
-            placed = self.strategy.place(batches)
-            window.take(batches, time.perf_counter() - waited)
-            evaluates, saves = self._evaluates(self.step + 1), self._saves(self.step + 1)
-            reports = evaluates or saves or self._reports(self.step + 1)
-            loss, norm = self.strategy.step(placed, float(self.rates[self.step]), reports)
-            window.norms.append(norm)
-            self.step += 1
-            self.tokens += int(batches[0]["target_count"])
-            if not reports:
-                continue
-            window.close(float(loss))  # here the host waits for the device
-            self.report(window)
-            if evaluates:
-                self.evaluate()
-            if saves:
-                self.save()
+        with closing(training_feed(self.run, self.first_step, self.last_step - self.first_step)) as feed:
             window = Window()
+            while self.step < self.last_step:
+                window = self._step(feed, window)
+
+    def _step(self, feed: Iterator[Batches], window: Window) -> Window:
+        """One step; returns the window that the next one belongs to."""
+        waited = time.perf_counter()
+        batches = next(feed)
+        placed = self.strategy.place(batches)
+        window.take(batches, time.perf_counter() - waited)
+        evaluates, saves = self._evaluates(self.step + 1), self._saves(self.step + 1)
+        reports = evaluates or saves or self._reports(self.step + 1)
+        loss, norm = self.strategy.step(placed, float(self.rates[self.step]), reports)
+        window.norms.append(norm)
+        self.step += 1
+        self.tokens += int(batches[0]["target_count"])
+        if not reports:
+            return window
+        window.close(float(loss))  # here the host waits for the device
+        self.report(window)
+        if evaluates:
+            self.evaluate()
+        if saves:
+            self.save()
+        return Window()
 
     def _reports(self, step: int) -> bool:
         """The first step tells compilation from training, the last one has the final loss."""
@@ -210,7 +215,8 @@ def train(run: Run, strategy: Strategy) -> int:
         return report_failure(run.run_dir, run.world.rank, training.step if training else first_step, error)
     finally:
         if training is not None:
-            training.close()
+            with suppress(OSError):  # a full disk was reported already
+                training.close()
     stopped_early = training.step < run.recipe.steps
     if run.world.is_main:
         reason = f"--stop-after {training.step}" if stopped_early else None

@@ -201,19 +201,27 @@ def check_batch(recipe: Recipe, workers: int, accumulation: int) -> None:
         )
 
 
+def check_writable(option: str, path: Path) -> Path:
+    """The nearest directory above (or at) `path` that exists. Raises UsageError where nothing can be made in it."""
+    parent = next(each for each in (path, *path.absolute().parents) if each.exists())
+    writable = parent.is_file() if parent == path and option == "--report" else parent.is_dir()
+    if not writable or not os.access(parent, os.W_OK):
+        raise UsageError(
+            f"{option} {path}: {parent} is not a directory that can be written; choose another place"
+        )
+    return parent
+
+
 def check_disk(run_dir: Path, recipe: Recipe) -> None:
     """Raises UsageError where the run directory could not be made or the checkpoints yet to come would not fit."""
-    parent = next(path for path in (run_dir, *run_dir.absolute().parents) if path.exists())
-    if not parent.is_dir() or not os.access(parent, os.W_OK | os.X_OK):
-        raise UsageError(
-            f"--run-dir {run_dir}: {parent} is not a directory that can be written; choose another place"
-        )
+    parent = check_writable("--run-dir", run_dir)
     copies = 1 + len(MOMENTS[recipe.optimizer.name])
     checkpoints = recipe.run.keep_checkpoints if recipe.run.checkpoint_every else 1
     saves = recipe.steps // recipe.run.checkpoint_every + 1 if recipe.run.checkpoint_every else 1
     one = parameter_count(recipe.model) * parameter_dtype(recipe).itemsize * copies
     present = len(checkpoint.complete_steps(run_dir / "checkpoints"))  # of a run that is resumed
-    needed = one * (max(min(checkpoints, saves) - present, 0) + 1)  # a new one stands beside the old for a while
+    missing = max(min(checkpoints, saves) - present, 0)
+    needed = one * (missing + 1)  # a new one stands beside the old for a while
     free = shutil.disk_usage(parent).free
     if free < needed:
         raise UsageError(

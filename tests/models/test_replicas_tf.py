@@ -91,7 +91,9 @@ def main():
             return loss, gradients
 
         def distributed(array):
-            pick = lambda context: tf.constant(array[context.replica_id_in_sync_group])  # noqa: E731
+            def pick(context):
+                return tf.constant(array[context.replica_id_in_sync_group])
+
             return strategy.experimental_distribute_values_from_function(pick)
 
         step = tf.function(lambda x, y: strategy.run(replica_step, (x, y)))

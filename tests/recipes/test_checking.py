@@ -100,6 +100,6 @@ def test_the_value_of_an_override_is_read_as_toml_or_is_a_word(text: str, value:
 
 @pytest.mark.parametrize("text", ["", "a", "=1", ".a=1", "a..b=1", "a=1\n2", "a\t=1"])
 def test_an_override_without_key_or_sign_or_with_control_characters_is_told(text: str) -> None:
-    with pytest.raises(RecipeError, match="^--set ") as caught:
+    with pytest.raises(RecipeError, match=r"^--set ") as caught:
         parse_override(text)
     assert str(caught.value).isprintable()

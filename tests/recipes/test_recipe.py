@@ -83,8 +83,8 @@ def test_each_recipe_loads_and_opens_with_its_command_its_duration_and_its_resul
     assert load_recipe(str(path)) == recipe
     assert from_dict(recipe.as_dict()) == recipe
     comment = re.match(r"(#.*\n)+", path.read_text())[0]
-    assert re.search(rf"python -m [\w.]+ .*--recipe {path.stem}\b", comment)
-    assert re.search(r"\d\s*(s|seconds?|min|minutes?|h|hours?|days?)\b", comment), "no duration"
+    assert re.search(rf"-m (launchers|distributed)\.\w+ .*--recipe {path.stem}\b", comment)
+    assert re.search(r"\b(s|seconds?|min|minutes?|h|hours?|days?)\b", comment), "no duration"
     assert re.search(r"\b(cores?|CPUs?|GPUs?|[AHV]\d00s?)\b", comment), "no hardware for the duration"
     assert re.search(r"%|\bnats\b|\bloss|\baccura|samples/s|tokens/s|\balike\b", comment), "no result"
 
@@ -162,6 +162,7 @@ def test_a_number_written_as_an_integer_is_the_same_recipe() -> None:
         ("data.source=text", "data.path", "needs"),
         ("data.global_batch=0", "data.global_batch", "1 or more"),
         ("data.layout=ragged", "data.layout", "stream, padded"),
+        ("data.path=0", "data.path", "found 0, expected a string"),
         ("data.skip_corrupt=1", "data.skip_corrupt", "true or false"),
         ("schedule.shape=linear", "schedule.shape", "constant, cosine, step"),
         ("schedule.milestones=[5, 3]", "schedule.milestones", "ascending"),
@@ -188,7 +189,9 @@ def test_a_missing_key_is_told(key: str) -> None:
 
 @settings(deadline=None)
 @given(st.sampled_from([GPT, RESNET]), st.sampled_from(KEYS), values | st.just(...))
-def test_a_recipe_with_any_value_anywhere_is_a_recipe_or_a_line(content: dict, key: str, value: object) -> None:
+def test_a_recipe_with_any_value_anywhere_is_a_recipe_or_a_line(
+    content: dict, key: str, value: object
+) -> None:
     check_recipe_or_error(lambda: from_dict(changed(content, key, value)))
 
 
@@ -206,28 +209,32 @@ def test_a_recipe_with_any_further_key_is_a_line(table: str, key: str, value: ob
 @given(
     st.sampled_from(KEYS) | st.text(max_size=10),
     st.sampled_from(["=", " = ", ".", ""]),
-    numbers.map(str) | st.text(max_size=10) | st.sampled_from(["[[[", "{a = 1}", "'''", "1e999", "0x10", '"\\n"']),
+    numbers.map(str)
+    | st.text(max_size=10)
+    | st.sampled_from(["[[[", "{a = 1}", "'''", "1e999", "0x10", '"\\n"']),
 )
 def test_any_text_after_set_gives_a_recipe_or_a_line(key: str, separator: str, value: str) -> None:
     check_recipe_or_error(lambda: load_recipe("verify-gpt", (f"{key}{separator}{value}",)))
 
 
 def test_overrides_apply_in_order_and_reach_tables_that_the_file_leaves_out() -> None:
-    recipe = load_recipe("verify-gpt", ("steps=3", "steps=4", "performance.loader_workers=2", "data.path=a b"))
+    recipe = load_recipe(
+        "verify-gpt", ("steps=3", "steps=4", "performance.loader_workers=2", "data.path=a b")
+    )
     assert (recipe.steps, recipe.performance.loader_workers, recipe.data.path) == (4, 2, "a b")
 
 
 @pytest.mark.parametrize("override", ["steps", "=3", "optimizer.=3", "seed.deeper=3", "steps=1\n2"])
 def test_an_override_that_is_none_is_told(override: str) -> None:
-    with pytest.raises(RecipeError, match="^--set ") as caught:
+    with pytest.raises(RecipeError, match=r"^--set ") as caught:
         load_recipe("verify-gpt", (override,))
     assert is_one_line(caught.value)
 
 
 def test_an_unknown_recipe_names_the_known_ones() -> None:
-    with pytest.raises(RecipeError, match="^--recipe no-such: .*digits-resnet18, .*stdlib-gpt"):
+    with pytest.raises(RecipeError, match=r"^--recipe no-such: .*digits-resnet18, .*stdlib-gpt"):
         load_recipe("no-such")
-    with pytest.raises(RecipeError, match="^--recipe recipes: "):
+    with pytest.raises(RecipeError, match=r"^--recipe recipes: "):
         load_recipe("recipes")  # a directory of that name is no recipe
 
 

@@ -1,0 +1,142 @@
+"""Our step against the bare loop: how much slower, how much larger, how much later to start.
+
+    python -m benchmarks.race --strategies torch-single,torch-ddp --recipe digits-resnet18 --set model.width=32
+
+Writes a section for each strategy into benchmarks/RESULTS.md. How the figures are made: benchmarks/README.md.
+"""
+
+import json
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+from benchmarks.contestant import Entry
+from benchmarks.duel import Effort, Side, cpu_ratio, duel, step_ratio
+from benchmarks.interval import Ratio, ratio_of_medians
+from benchmarks.results import RESULTS, section, table_row, write_section
+from launchers.commands import CHECKOUT, training_command, training_environment
+from recipes.recipe import load_recipe
+from training.options import Options, Overrides, parse
+
+HERE = Path(__file__).resolve().parent
+HEADER = ("", "ours", "bare loop", "ratio", "95 % interval", "target", "")
+STEP_TARGET, MEMORY_TARGET, START_TARGET = 1.02, 1.05, 1.10
+
+
+@dataclass
+class RaceOptions(Effort):
+    """Race our step against the bare loop of the same framework."""
+
+    strategies: str = "torch-single,torch-ddp,tf-single,tf-mirrored"
+    """Which, separated by commas."""
+    workers: int = 2
+    """Workers of torch-ddp and tf-mirrored."""
+    recipe: str = "digits-resnet18"
+    """Name in recipes/, or path of a .toml file; its data is digits or stdlib."""
+    set: Overrides = field(default_factory=list)
+    """Override keys of the recipe: --set model.width=32."""
+    results: Path = RESULTS
+    """The Markdown file to write into."""
+
+
+def main() -> None:
+    """One section a strategy, written as soon as it is there."""
+    options = parse(RaceOptions, "python -m benchmarks.race")
+    given = tuple(item for group in options.set for item in group)
+    for strategy in options.strategies.split(","):
+        workers = 1 if strategy.endswith("-single") else options.workers
+        title = f"{strategy}, {workers} worker{'s' * (workers > 1)}: {', '.join((options.recipe, *given))}"
+        print(title)
+        overrides = (
+            *given,
+            f"steps={options.steps}",
+            f"run.log_every={options.window_steps}",
+            "run.eval_every=0",
+        )
+        given_to_both = (strategy, workers, options.recipe, overrides)
+        ours, bare = duel(partial(our_entry, *given_to_both), partial(bare_entry, *given_to_both), options)
+        text = section(title, HEADER, rows(strategy, ours, bare), notes(ours, bare, options))
+        print(text)
+        write_section(options.results, title, text)
+
+
+def our_entry(strategy: str, workers: int, recipe: str, overrides: tuple[str, ...], folder: Path) -> Entry:
+    """Our script, started as launchers.train starts it."""
+    options = Options(recipe=recipe, run_dir=folder, set=[overrides])
+    command = training_command(strategy, workers, options)
+    return Entry(
+        "ours",
+        command,
+        training_environment(strategy),
+        folder / "metrics.jsonl",
+        has_launcher=_has_launcher(command),
+    )
+
+
+def bare_entry(strategy: str, workers: int, recipe: str, overrides: tuple[str, ...], folder: Path) -> Entry:
+    """The bare loop, started by the same launcher with the same environment."""
+    command = training_command(strategy, workers, Options(recipe=recipe))
+    module = f"distributed.{strategy.replace('-', '_')}"
+    launcher = command[: command.index(module) - 1]
+    script = HERE / ("bare_tf.py" if strategy.startswith("tf-") else "bare_torch.py")
+    folder.mkdir()
+    recipe_file = folder / "recipe.json"
+    recipe_file.write_text(json.dumps(load_recipe(recipe, overrides).as_dict()))
+    arguments = [str(script), str(recipe_file), str(workers)]
+    return Entry(
+        "the bare loop",
+        [*launcher, *arguments],
+        training_environment(strategy),
+        has_launcher=_has_launcher(command),
+    )
+
+
+def _has_launcher(command: list[str]) -> bool:
+    return "torch.distributed.run" in command
+
+
+def rows(strategy: str, ours: Side, bare: Side) -> list[str]:
+    """The table: absolute values, their ratio, and whether it meets the issue's target."""
+    memory = _ratio(ours.peak_memory_bytes, bare.peak_memory_bytes)
+    step, cpu = step_ratio(ours, bare), cpu_ratio(ours, bare)
+    compiles = strategy.startswith("tf-")
+    starts = [
+        [
+            start.step_time_s - first * compiles
+            for start, first in zip(side.first_steps, side.compile_s, strict=True)
+        ]
+        for side in (ours, bare)
+    ]
+    lines = [
+        table_row("time of a step", step, 1e3, "ms", STEP_TARGET, step.high),
+        table_row("CPU time of a step, all ranks", cpu, 1e3, "ms"),
+        table_row("peak memory in training, all ranks", memory, 2**-20, "MiB", MEMORY_TARGET, memory.value),
+    ]
+    start = _ratio(*starts)
+    name = "command to first step" + " but its compilation" * compiles
+    lines.append(table_row(name, start, 1, "s", START_TARGET, start.value))
+    cpu_starts = [[start.cpu_time_s for start in side.first_steps] for side in (ours, bare)]
+    lines.append(table_row("CPU time to first step, all ranks", _ratio(*cpu_starts), 1, "s"))
+    if compiles:
+        lines.append(
+            table_row("first step with its compilation", _ratio(ours.compile_s, bare.compile_s), 1, "s")
+        )
+    return lines
+
+
+def notes(ours: Side, bare: Side, effort: Effort) -> str:
+    """What stands below the table."""
+    whole = ours.whole_run_memory_bytes / 2**20
+    return (
+        f"{len(ours.windows)} pairs of processes, {effort.windows} windows of {effort.window_steps} steps each. With "
+        f"the evaluation and the checkpoint at the end, which the bare loop has not, ours peaks at {whole:,.0f} MiB."
+    )
+
+
+def _ratio(ours: list[float], theirs: list[float]) -> Ratio:
+    return ratio_of_medians([[value] for value in ours], [[value] for value in theirs])
+
+
+if __name__ == "__main__":
+    assert (CHECKOUT / "benchmarks") == HERE
+    main()

@@ -1,0 +1,73 @@
+"""benchmarks/RESULTS.md: one section a race, each with its command, hardware, versions and date."""
+
+import datetime
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.interval import Ratio
+from telemetry.hardware import hardware, versions
+from training.run import command_line
+
+RESULTS = Path(__file__).resolve().parent / "RESULTS.md"
+OPENING = (
+    "# Results\n\nEach section is what its command wrote; how the figures are made stands in README.md.\n"
+)
+
+
+def table_row(
+    name: str,
+    ratio: Ratio,
+    scale: float,
+    unit: str,
+    target: float | None = None,
+    judged: float = 0.0,
+    at_least: bool = False,
+) -> str:
+    """A row: absolute values times `scale`, the ratio, and whether `judged` keeps to the target."""
+    values = [f"{value * scale:,.4g} {unit}" for value in (ratio.ours, ratio.theirs)]
+    cells = [name, *values, f"{ratio.value:.3f}", f"{ratio.low:.3f} to {ratio.high:.3f}", "", ""]
+    if target is not None:
+        met = judged >= target if at_least else judged <= target
+        cells[-2:] = [f"{'≥' if at_least else '≤'} {target:.2f}", "met" if met else "**missed**"]
+    return _line(cells)
+
+
+def section(title: str, header: Sequence[str], rows: Sequence[str], notes: str) -> str:
+    """The Markdown of one race."""
+    machine, software = hardware(), versions()
+    gpus = ", ".join(gpu["name"] for gpu in machine["gpus"] or []) or "no GPU"
+    packages = ", ".join(
+        f"{name} {software[name]}" for name in ("python", "torch", "tensorflow", "keras", "numpy")
+    )
+    lines = [
+        f"## {title}",
+        "",
+        f"    python {' '.join(command_line())}",
+        "",
+        f"{datetime.date.today()}; {machine['cpu']}, {machine['cpu_cores_usable']} cores, {gpus}; {packages}.",
+        "",
+        _line(header),
+        _line(["---"] * len(header)),
+        *rows,
+        "",
+        notes,
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def write_section(path: Path, title: str, text: str) -> None:
+    """Put the section in the place of the one with the same title, or at the end of the file."""
+    content = path.read_text() if path.exists() else OPENING
+    opening, *sections = re.split(r"^(?=## )", content, flags=re.MULTILINE)
+    sections = [each.strip() + "\n" for each in sections]
+    titles = [each.splitlines()[0] for each in sections]
+    if f"## {title}" in titles:
+        sections[titles.index(f"## {title}")] = text
+    else:
+        sections.append(text)
+    path.write_text("\n".join([opening.strip() + "\n", *sections]))
+
+
+def _line(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"

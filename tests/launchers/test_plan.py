@@ -1,0 +1,117 @@
+from math import lcm
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from launchers.plan import CONTROL_SEEDS, accumulations, make_plan
+from recipes.recipe import Recipe, load_recipe
+from training.options import Options, parse
+from training.problems import UsageError
+
+counts = st.sets(st.integers(1, 8), min_size=1, max_size=4).map(lambda chosen: sorted(chosen | {1}))
+BOTH = ("one-step", "trajectory")
+
+
+def with_batch(name: str, batch: int) -> Recipe:
+    return load_recipe(name, (f"data.global_batch={batch}",))
+
+
+@settings(deadline=None)
+@given(counts, st.integers(1, 400))
+def test_with_batchnorm_all_have_the_same_micro_batches_or_the_batch_is_refused(
+    workers: list[int], batch: int
+) -> None:
+    try:
+        found = accumulations(with_batch("verify-resnet", batch), workers)
+    except UsageError as error:
+        assert str(error).startswith(f"data.global_batch: found {batch}, expected a multiple of ")
+        assert batch % lcm(*workers)
+        return
+    assert list(found) == workers
+    (total,) = {count * accumulation for count, accumulation in found.items()}
+    assert batch % total == 0
+    # Accumulation is in play for all where the batch allows it.
+    if batch % (2 * lcm(*workers)) == 0:
+        assert min(found.values()) > 1
+
+
+@settings(deadline=None)
+@given(counts)
+def test_without_batchnorm_both_paths_of_a_strategy_are_taken(workers: list[int]) -> None:
+    found = accumulations(load_recipe("verify-gpt"), workers)
+    assert found == {count: 2 if count % 2 else 1 for count in workers}
+
+
+@pytest.mark.parametrize("name", ["verify-resnet", "verify-gpt"])
+def test_the_recipes_of_verify_suit_all_worker_counts_of_the_promise(name: str) -> None:
+    recipe = load_recipe(name)
+    for count, accumulation in accumulations(recipe, [1, 2, 3, 4]).items():
+        assert recipe.data.global_batch % (count * accumulation) == 0
+
+
+def test_a_plan_runs_the_reference_its_controls_and_each_strategy_with_each_count() -> None:
+    recipe = load_recipe("verify-resnet")
+    strategies = ["torch-single", "torch-ddp", "tf-single", "tf-mirrored"]
+    plan = make_plan("verify-resnet", recipe, strategies, [1, 2], ("steps=5",), BOTH)
+    assert [job.name for job in plan.jobs] == [
+        *("torch-single-1", "torch-ddp-1", "torch-ddp-2", "tf-single-1", "tf-mirrored-1", "tf-mirrored-2"),
+    ]
+    assert plan.jobs[0] is plan.reference
+    assert {job.workers * job.accumulation for job in (*plan.jobs, *plan.controls)} == {4}
+    assert [job.perturb_seed for job in plan.controls] == list(CONTROL_SEEDS)
+    assert len({job.name for job in (*plan.jobs, *plan.controls)}) == 9
+    assert make_plan("verify-resnet", recipe, strategies, [1], (), ("one-step",)).controls == []
+
+
+def test_statistics_are_compared_at_equal_workers_and_accumulation() -> None:
+    strategies = ["torch-single", "torch-ddp", "tf-mirrored"]
+    plan = make_plan("verify-resnet", load_recipe("verify-resnet"), strategies, [1, 2], (), BOTH)
+    peers = {job.name: getattr(plan.statistics_peer(job), "name", None) for job in plan.jobs}
+    assert peers == {
+        "torch-single-1": None,
+        "torch-ddp-1": "torch-single-1",
+        "torch-ddp-2": None,
+        "tf-mirrored-1": "torch-single-1",
+        "tf-mirrored-2": "torch-ddp-2",
+    }
+    plan = make_plan("verify-gpt", load_recipe("verify-gpt"), strategies, [2], (), BOTH)
+    assert {plan.statistics_peer(job) for job in plan.jobs} == {None}
+
+
+def options_of(plan, job) -> Options:
+    command, _ = plan.command(job, Path("/w"))
+    start = next(i for i, word in enumerate(command) if word.startswith("distributed.")) + 1
+    return parse(Options, "x", command[start:])
+
+
+def test_the_commands_of_both_modes_together() -> None:
+    recipe = load_recipe("verify-gpt")
+    plan = make_plan("verify-gpt", recipe, ["torch-single", "tf-mirrored"], [2], ("steps=9",), BOTH)
+    reference, other = (options_of(plan, job) for job in plan.jobs)
+    # The reference keeps every state: they are what each step of the others starts from.
+    assert reference.overrides == ("steps=9", "run.checkpoint_every=1", "run.keep_checkpoints=1000000")
+    assert other.overrides == ("steps=9",)
+    assert reference.replay_from == other.replay_from == Path("/w/torch-single-1")
+    assert (other.workers, other.accumulation, other.stop_after) == (2, 1, None)
+    assert other.run_dir == Path("/w/tf-mirrored-2")
+    control = options_of(plan, plan.controls[0])
+    assert (control.perturb_gradients, control.replay_from) == (CONTROL_SEEDS[0], None)
+
+
+def test_the_commands_of_one_mode_alone() -> None:
+    recipe = load_recipe("verify-gpt")
+    plan = make_plan("verify-gpt", recipe, ["torch-single", "tf-single"], [1], (), ("one-step",))
+    reference, other = (options_of(plan, job) for job in plan.jobs)
+    assert (reference.stop_after, other.stop_after) == (None, 1)
+    plan = make_plan("verify-gpt", recipe, ["torch-single", "tf-single"], [1], (), ("trajectory",))
+    assert [options_of(plan, job).replay_from for job in plan.jobs] == [None, None]
+    assert [options_of(plan, job).stop_after for job in plan.jobs] == [None, None]
+
+
+@pytest.mark.parametrize(("control", "calm"), [(None, True), (9e-11, True), (2e-10, False)])
+def test_a_recipe_whose_control_strays_is_too_wild(control: float | None, calm: bool) -> None:
+    plan = make_plan("verify-gpt", load_recipe("verify-gpt"), ["torch-single"], [1], (), BOTH)
+    plan.control = control
+    assert (plan.is_calm, plan.passes) == (calm, calm)

@@ -1,0 +1,50 @@
+import numpy as np
+import pytest
+
+from models.initial import initial_values
+from models.specs import buffer_table, parameter_table
+from recipes.recipe import load_recipe
+from training.state import digest, initial_state
+
+
+@pytest.mark.parametrize(
+    ("name", "moments"), [("verify-resnet", {"momentum"}), ("verify-gpt", {"exp_avg", "exp_avg_sq"})]
+)
+def test_a_run_starts_from_the_seeds_weights_and_moments_of_zero(name: str, moments: set[str]) -> None:
+    recipe = load_recipe(name)
+    state = initial_state(recipe)
+    values = initial_values(recipe.model, recipe.seed, np.dtype("float64"))
+    assert list(state.parameters) == [tensor.name for tensor in parameter_table(recipe.model)]
+    assert list(state.buffers) == [tensor.name for tensor in buffer_table(recipe.model)]
+    for tensor, array in {**state.parameters, **state.buffers}.items():
+        np.testing.assert_array_equal(array, values[tensor])
+    assert set(state.moments) == moments
+    for arrays in state.moments.values():
+        assert list(arrays) == list(state.parameters)
+        assert not any(array.any() for array in arrays.values())
+    assert state.step == 0
+
+
+def test_master_weights_have_the_recipes_type_and_the_same_values() -> None:
+    narrow, wide = (
+        initial_state(load_recipe("verify-gpt", (f"precision={precision}",)))
+        for precision in ("float32", "float64")
+    )
+    for name, array in narrow.parameters.items():
+        assert array.dtype == narrow.moments["exp_avg"][name].dtype == np.float32
+        assert wide.parameters[name].dtype == np.float64
+        np.testing.assert_array_equal(array, wide.parameters[name])
+
+
+def test_a_digest_knows_names_shapes_types_and_values_and_not_their_order() -> None:
+    arrays = {"a": np.arange(6.0).reshape(2, 3), "b": np.ones(2)}
+    same = {"b": np.ones(2), "a": np.asfortranarray(arrays["a"])}
+    assert digest(arrays) == digest(same)
+    others = [
+        {**arrays, "c": np.ones(1)},
+        {"a": arrays["a"], "d": arrays["b"]},
+        {**arrays, "a": arrays["a"].reshape(3, 2)},
+        {**arrays, "b": np.ones(2, np.float32)},
+        {**arrays, "b": np.nextafter(arrays["b"], 2)},
+    ]
+    assert len({digest(arrays), *map(digest, others)}) == 6
