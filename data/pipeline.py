@@ -5,8 +5,8 @@ The items that Grain fetches are whole local batches, so that data in memory is 
 
 import functools
 import gc
-import multiprocessing
 import os
+import sys
 from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
@@ -160,9 +160,7 @@ def _until_closed(iterator: Any, in_shared_memory: bool) -> Generator[dict[str, 
             gc.collect()  # Grain's iterators form a cycle that keeps the last batches' memory
 
 
-if (
-    multiprocessing.parent_process() is not None
-):  # a loader process imports Grain before anything of ours but this
+if "--multiprocessing-fork" in sys.orig_argv:  # a loader process, which imports Grain right after this
     from absl import logging as absl_logging
 
     absl_logging.set_verbosity(absl_logging.ERROR)

@@ -24,6 +24,9 @@ class Optimizer:
     def __init__(self, model: nn.Module, run: Run) -> None:
         self.config = run.recipe.optimizer
         self.parameters = named_parameters(model)
+        matrices = [name for name, p in self.parameters.items() if p.ndim >= 2]
+        vectors = [name for name, p in self.parameters.items() if p.ndim < 2]
+        self.groups = ((matrices, self.config.weight_decay), (vectors, 0.0))
         device = next(iter(self.parameters.values())).device
         self.moments: dict[str, dict[str, Tensor]] = {name: {} for name in MOMENTS[self.config.name]}
         self.steps = {name: torch.zeros((), device=device) for name in self.parameters}
@@ -53,13 +56,8 @@ class Optimizer:
             clip_grads_with_norm_(self.parameters.values(), self.config.clip_norm, norm)
         not_finite = (~torch.isfinite(norm)).float()  # the kernels skip the update where this is 1
         update = self._sgd if self.config.name == "sgd" else self._adamw
-        update(
-            [name for name in gradients if gradients[name].ndim >= 2],
-            self.config.weight_decay,
-            learning_rate,
-            not_finite,
-        )
-        update([name for name in gradients if gradients[name].ndim < 2], 0.0, learning_rate, not_finite)
+        for names, weight_decay in self.groups:
+            update(names, weight_decay, learning_rate, not_finite)
         return norm
 
     def _sgd(self, names: list[str], weight_decay: float, learning_rate: float, not_finite: Tensor) -> None:

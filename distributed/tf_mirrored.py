@@ -4,7 +4,7 @@ python -m distributed.tf_mirrored --workers 8 --recipe digits-resnet18 --run-dir
 """
 
 from distributed import topology
-from distributed.environment_tf import prepare_environment
+from distributed.environment import prepare_tensorflow
 from training.loop import Strategy, train
 from training.options import Options, parse
 from training.process import guarded
@@ -19,7 +19,7 @@ def main() -> int:
     # Frameworks are imported below: a mistyped key costs milliseconds, and loader processes stay small.
     options = parse(Options, "python -m distributed.tf_mirrored")
     run = open_run(options, STRATEGY, topology.in_one_process(options.workers))
-    prepare_environment()
+    prepare_tensorflow()
     import tensorflow as tf
 
     from distributed import toolbox_tf as toolbox

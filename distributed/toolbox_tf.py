@@ -4,6 +4,8 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
+os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever the user's keras.json says
+
 import keras
 import tensorflow as tf
 
