@@ -146,12 +146,12 @@ def _deliver(
 
 
 def _until_closed(iterator: Any, in_shared_memory: bool) -> Generator[dict[str, Any], None, None]:
-    """Grain's items as plain arrays (its processes give a subclass); closing ends threads and processes."""
+    """Grain's items as arrays of this process's own; closing ends threads and processes."""
     try:
         for batch in iterator:
-            yield {
-                key: np.asarray(part) if isinstance(part, np.ndarray) else part for key, part in batch.items()
-            }
+            if in_shared_memory:  # copied, so that the memory is given back at once and not at some later exit
+                batch = {key: np.array(part) for key, part in batch.items()}
+            yield batch
     except DataError as error:
         raise DataError(str(error)) from error  # without the note that Grain puts on it
     finally:
