@@ -149,7 +149,9 @@ def _until_closed(iterator: Any, in_shared_memory: bool) -> Generator[dict[str, 
     """Grain's items as arrays of this process's own; closing ends threads and processes."""
     try:
         for batch in iterator:
-            if in_shared_memory:  # copied, so that the memory is given back at once and not at some later exit
+            if (
+                in_shared_memory
+            ):  # copied, so that the memory is given back at once and not at some later exit
                 batch = {key: np.array(part) for key, part in batch.items()}
             yield batch
     except DataError as error:

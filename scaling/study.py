@@ -9,7 +9,7 @@ everywhere and all runs of a recipe may share one chart. Runs that are complete 
 import shutil
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from launchers import commands
@@ -37,7 +37,7 @@ class StudyOptions:
     """`all`, or names separated by commas."""
     workers: str = "1,2"
     """Worker counts, divisors of 2, separated by commas."""
-    set: Overrides = ()  # type: ignore[assignment]  # tyro fills in a list
+    set: Overrides = field(default_factory=list)
     """Override keys of all the recipes."""
 
     @property
