@@ -1,6 +1,5 @@
 """The small study: which runs it makes, what it reads out of them, what it writes."""
 
-import csv
 import json
 from pathlib import Path
 
@@ -64,7 +63,7 @@ def test_the_table_compares_with_the_base_of_the_same_framework(tmp_path: Path, 
     print_table(results)
     assert "tf-mirrored" in capsys.readouterr().out
     assert "| tiny | torch-ddp | 1 |" in write_markdown(tmp_path, results).read_text()
-    assert list(csv.reader(write_csv(tmp_path, results).open()))[0] == list(HEADER)
+    assert write_csv(tmp_path, results).read_text().splitlines()[0] == ",".join(HEADER)
     assert write_picture(tmp_path, results).read_bytes().startswith(b"\x89PNG")
 
 
