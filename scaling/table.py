@@ -87,6 +87,7 @@ def write_picture(folder: Path, results: list[Result]) -> Path:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.lines import Line2D
 
     recipes = list(dict.fromkeys(result.recipe for result in results))
     figure, axes = plt.subplots(
@@ -101,29 +102,22 @@ def write_picture(folder: Path, results: list[Result]) -> Path:
     }
     for (curves, bars), recipe in zip(axes, recipes, strict=True):
         runs = [result for result in results if result.recipe == recipe]
-        for index, run in enumerate(runs):
+        names = [f"{run.strategy}, {run.workers}" for run in runs]
+        shades = [colours.get(run.strategy) for run in runs]
+        for index, (run, shade) in enumerate(zip(runs, shades, strict=True)):
             style = (
                 index * 4,
                 (4, 4 * (len(runs) - 1)),
             )  # each run has its turn in the dashes: all stay visible
-            label = f"{run.strategy}, {run.workers}"
-            curves.plot(
-                list(run.losses), list(run.losses.values()), color=colours.get(run.strategy), lw=1, alpha=0.35
-            )
-            curves.plot(
-                list(run.losses),
-                list(run.losses.values()),
-                color=colours.get(run.strategy),
-                lw=2.5,
-                ls=style,
-                label=label,
-            )
+            steps, losses = list(run.losses), list(run.losses.values())
+            curves.plot(steps, losses, color=shade, lw=1, alpha=0.35)
+            curves.plot(steps, losses, color=shade, lw=2.5, ls=style)
         curves.set(title=f"{recipe}: training loss", xlabel="step", ylabel="nats")
-        curves.legend(fontsize=8, frameon=False)
-        names = [f"{run.strategy}, {run.workers}" for run in runs][::-1]
-        bars.barh(
-            names, [run.rate for run in runs][::-1], color=[colours.get(run.strategy) for run in runs][::-1]
-        )
+        keys = [
+            Line2D([], [], color=shade, lw=2.5, label=name) for name, shade in zip(names, shades, strict=True)
+        ]
+        curves.legend(handles=keys, title="strategy, workers", fontsize=8, title_fontsize=8, frameon=False)
+        bars.barh(names[::-1], [run.rate for run in runs][::-1], color=shades[::-1])
         bars.set(title=f"{runs[0].unit} a second")
         for axis in (curves, bars):
             axis.spines[["top", "right"]].set_visible(False)
