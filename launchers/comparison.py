@@ -111,7 +111,7 @@ def compare_one_step(
     steps = 0
     for theirs, ours in rows:
         steps, step = steps + 1, ours["step"]
-        start, after = _reference_state(recipe, reference_dir, step - 1), _replayed(run_dir, step)
+        start, after = _saved_state(recipe, reference_dir, step - 1), _replayed(run_dir, step)
         expected = _replayed(reference_dir, step)
         worst["loss"].see(_relative(ours["loss"], theirs["loss"]), f"step {step}")
         worst["gradient norm"].see(_relative(ours["grad_norm"], theirs["grad_norm"]), f"step {step}")
@@ -152,7 +152,7 @@ def compare_trajectory(recipe: Recipe, reference_dir: Path, run_dir: Path, resul
         result.mismatches.append(f"trajectory: found {steps} steps, expected {recipe.steps}")
         return
     parameters = result.worst.setdefault("trajectory parameters", Worst(bounds.trajectory_parameters))
-    final, expected = (_final_state(folder, recipe.steps) for folder in (run_dir, reference_dir))
+    final, expected = (_saved_state(recipe, folder, recipe.steps) for folder in (run_dir, reference_dir))
     _see_all(parameters, recipe.steps, final.parameters, expected.parameters)
 
 
@@ -226,7 +226,7 @@ def _relative(ours: float | None, theirs: float | None) -> float:
     return abs(ours - theirs) / max(abs(theirs), 1e-300)
 
 
-def _reference_state(recipe: Recipe, folder: Path, step: int) -> State:
+def _saved_state(recipe: Recipe, folder: Path, step: int) -> State:
     return (
         initial_state(recipe)
         if step == 0
@@ -236,7 +236,3 @@ def _reference_state(recipe: Recipe, folder: Path, step: int) -> State:
 
 def _replayed(folder: Path, step: int) -> State:
     return checkpoint.load(folder / FOLDER / f"step-{step:08d}")[0]
-
-
-def _final_state(folder: Path, step: int) -> State:
-    return checkpoint.load(folder / "checkpoints" / f"step-{step:08d}")[0]

@@ -7,7 +7,7 @@ the `[run]` table (how often to log, evaluate and save) is left out of it.
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from models.specs import GptSpec, ResNetSpec
@@ -185,11 +185,6 @@ def differing_keys(first: Recipe, second: Recipe) -> list[str]:
         elif left != right:
             differing.append(item.name)
     return differing
-
-
-def with_run(recipe: Recipe, run: RunConfig) -> Recipe:
-    """The same recipe (and id) reported at other intervals."""
-    return replace(recipe, run=run)
 
 
 def _check(recipe: Recipe) -> None:
