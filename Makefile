@@ -1,7 +1,8 @@
 # make study and make test need nothing but make, python3 >= 3.11 with venv, and a compiler: they set up .venv first.
+# For Horovod they install Debian's Open MPI and compiler where they may (as root), and say which to install elsewhere.
 #
 # Which builds of the frameworks that installs is up to the variables below. The defaults are what CI uses.
-#   for GPUs:              make setup TORCH= TENSORFLOW= EXTRAS=gpu,dev
+#   for GPUs:              make setup TORCH= TENSORFLOW= EXTRAS=gpu,horovod,dev
 #   another package index: make setup PIP_OPTIONS="--extra-index-url https://…"   (for CPU builds of torch, say)
 # What is given there holds for the later commands as well, until something else is given, or make clean.
 VARIABLES := PYTHON TORCH TENSORFLOW EXTRAS PIP_OPTIONS
@@ -11,17 +12,23 @@ GIVEN := $(foreach name,$(VARIABLES),$(if $(filter-out undefined,$(origin $(name
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 TENSORFLOW ?= tensorflow-cpu==2.21.*
-EXTRAS ?= dev
+EXTRAS ?= horovod,dev
 PIP_OPTIONS ?=
 
 export GIVEN $(VARIABLES)
 # So that python -m finds the packages of this checkout, and no others, even under PYTHONSAFEPATH.
 export PYTHONPATH := $(CURDIR)
 
-.PHONY: setup test study verify lint clean
+.PHONY: setup horovod test study verify lint clean
 
+# Where Horovod cannot be built it says so, and the four strategies that do without it are set up all the same.
 setup:
 	@tools/setup.sh
+	@.venv/bin/python tools/build_horovod.py || [ $$? -eq 2 ]
+
+horovod:
+	@tools/setup.sh
+	@.venv/bin/python tools/build_horovod.py
 
 test: setup
 	.venv/bin/python -m pytest

@@ -35,6 +35,8 @@ def choose_devices(run: Run) -> list[str]:
     for gpu in gpus:
         tf.config.experimental.set_memory_growth(gpu, True)
     num_devices = len(run.world.worker_ranks)
+    if gpus and run.world.num_processes > 1:  # each process sees its own alone
+        tf.config.set_visible_devices(gpus[run.world.local_rank], "GPU")
     if gpus:
         return [f"GPU:{index}" for index in range(num_devices)]
     tf.config.threading.set_intra_op_parallelism_threads(num_devices)
@@ -172,6 +174,14 @@ def evaluation_batches(feed: Iterator[Batches]) -> Iterator[tuple[Any, Any]]:
             _distribute(strategy, [tf.convert_to_tensor(batch[key]) for batch in batches])
             for key in ("inputs", "targets")
         )
+
+
+def state_tensors(model: keras.Model, optimizer: Optimizer) -> dict[str, tf.Variable]:
+    """All that a worker's state is made of, on its device, for a broadcast."""
+    moments = {
+        f"{moment}.{name}": v for moment, each in optimizer.moments.items() for name, v in each.items()
+    }
+    return {**named_variables(model), **named_buffers(model), **moments}
 
 
 def export_state(model: keras.Model, optimizer: Optimizer, step: int) -> State:

@@ -152,6 +152,19 @@ def evaluation_sums(model: nn.Module, feed: Iterator[Batches], device: torch.dev
     return sums
 
 
+def contiguous_view(tensor: Tensor) -> Tensor:
+    """The same memory as a contiguous tensor, which is all that Horovod takes: NCHW in channels-last order is NHWC."""
+    return tensor if tensor.is_contiguous() else tensor.permute(0, 2, 3, 1)
+
+
+def state_tensors(model: nn.Module, optimizer: Optimizer) -> dict[str, Tensor]:
+    """All that a worker's state is made of, on its device, for a broadcast."""
+    moments = {
+        f"{moment}.{name}": t for moment, each in optimizer.moments.items() for name, t in each.items()
+    }
+    return {**named_parameters(model), **named_buffers(model), **moments}
+
+
 def export_state(model: nn.Module, optimizer: Optimizer, step: int) -> State:
     """The canonical state: copies in host memory."""
     recorded = optimizer.recorded

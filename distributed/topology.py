@@ -3,21 +3,49 @@
 import itertools
 import os
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from training.options import warn
 from training.problems import UsageError
+from training.process import LAUNCHED_BY
 from training.world import World
+
+
+@dataclass(frozen=True)
+class Variables:
+    """What one kind of launcher that Horovod knows calls a process's place in the environment."""
+
+    name: str
+    rank: str
+    size: str
+    local_rank: str
+    local_size: str
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """The four of them, in the order of the fields."""
+        return self.rank, self.size, self.local_rank, self.local_size
+
+
+MPI_LAUNCHERS = (
+    Variables("horovodrun", *(f"HOROVOD_{key}" for key in ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE"))),
+    Variables("mpirun", *(f"OMPI_COMM_WORLD_{key}" for key in ("RANK", "SIZE", "LOCAL_RANK", "LOCAL_SIZE"))),
+    # MPICH and Intel MPI
+    Variables("mpirun", "PMI_RANK", "PMI_SIZE", "MPI_LOCALRANKID", "MPI_LOCALNRANKS"),
+)
+"""horovodrun over Gloo, Open MPI (also under horovodrun), MPICH's kind: in the order in which Horovod looks."""
 
 
 def alone(strategy: str, environment: Mapping[str, str] = os.environ) -> World:
     """The world of a -single strategy: this process. Raises UsageError where a launcher started several."""
-    size = _number(environment, "WORLD_SIZE", default=1)
-    if size > 1:
-        raise UsageError(
-            f"WORLD_SIZE: found {size} (torchrun), but {strategy} is one process and each copy would train alone; "
-            f"start it with python -m distributed.{strategy.replace('-', '_')}"
-        )
+    for name, launcher in (("WORLD_SIZE", "torchrun"), *((each.size, each.name) for each in MPI_LAUNCHERS)):
+        size = _number(environment, name, default=1)
+        if size > 1:
+            raise UsageError(
+                f"{name}: found {size} ({launcher}), but {strategy} is one process and each copy would train alone; "
+                f"start it with python -m distributed.{strategy.replace('-', '_')}"
+            )
     return World(0, 0, 1, 1, (0,), "direct")
 
 
@@ -58,12 +86,41 @@ def from_torchrun(strategy: str, environment: Mapping[str, str] = os.environ) ->
     )
 
 
+def from_mpi(strategy: str, environment: Mapping[str, str] = os.environ) -> World:
+    """One process a worker, as horovodrun or mpirun number them.
+
+    Raises UsageError where neither started this process, since Horovod would then train alone.
+    """
+    found = [each for each in MPI_LAUNCHERS if each.rank in environment or each.size in environment]
+    if not found:
+        module, others = strategy.replace("-", "_"), environment.get("WORLD_SIZE")
+        raise UsageError(
+            f"{strategy}: {'torchrun' if others else 'neither horovodrun nor mpirun'} started this process, so it "
+            f"would train alone; use mpirun -np N python -m distributed.{module} …, horovodrun -np N … or "
+            f"python -m launchers.train {strategy} --workers N …"
+        )
+    for each in found:
+        missing = [name for name in each.all if name not in environment]
+        if missing:
+            raise UsageError(
+                f"{strategy}: {', '.join(missing)} not set by {each.name}; start with mpirun again"
+            )
+    places = [tuple(_number(environment, name) for name in each.all) for each in found]
+    rank, workers, local_rank, local_workers = places[0]
+    sound = 0 <= local_rank <= rank < workers and local_rank < local_workers <= workers
+    if not sound or len(set(places)) > 1:
+        values = ", ".join(f"{name}={environment[name]}" for each in found for name in each.all)
+        raise UsageError(f"{strategy}: {values} contradict each other; unset what is left over, start again")
+    check_devices(local_workers, visible_gpus(environment))
+    launcher = environment.get(LAUNCHED_BY) or found[0].name
+    return World(rank, local_rank, workers, workers, (rank,), launcher, on_one_node=local_workers == workers)
+
+
 def launched_rank(environment: Mapping[str, str] = os.environ) -> int:
     """The rank, for messages that are to appear once, before anything else is known."""
-    try:
-        return int(environment.get("RANK", "0"))
-    except ValueError:
-        return 0
+    names = ("RANK", *(each.rank for each in MPI_LAUNCHERS))
+    text = next((environment[name] for name in names if name in environment), "0")
+    return int(text) if text.isdecimal() else 0
 
 
 def visible_gpus(environment: Mapping[str, str] = os.environ, devices: Path = Path("/dev")) -> int:

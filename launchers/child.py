@@ -20,6 +20,15 @@ FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 TAIL_BYTES = 64 * 1024
 CONSEQUENCES = (signal.SIGTERM, signal.SIGABRT)
 """Signals by which torchrun and NCCL end a rank because another one has failed."""
+EXIT_CODES = (
+    r"rank\s*: (\d+).*\n\s*exitcode\s*: (-?\d+)",  # torchrun
+    r"Process name: (?:\[\[\d+,\d+\],)?(\d+)\]?\s*\n\s*Exit code:\s+(\d+)",  # Open MPI, horovodrun over Gloo
+)
+SIGNALS = (
+    r"process rank (\d+) with PID \d+ on node \S+ exited on signal (\d+)",  # Open MPI
+    r"RANK (\d+) PID .*\n.*KILLED BY SIGNAL: (\d+)",  # MPICH's kind
+)
+"""How launchers tell of a rank that ended: its number and its exit code, or its signal."""
 STARTED_UNIX_S = time.time()
 """When this launcher began: an older note is of an earlier start of a run that was resumed."""
 
@@ -88,10 +97,7 @@ def explain(code: int, errors: str, run_dir: Path) -> str:
 
     When one is killed the others fail as well, a moment later, in the collective that it has left.
     """
-    endings = [
-        (rank, int(ending))
-        for rank, ending in re.findall(r"rank\s*: (\d+).*\n\s*exitcode\s*: (-?\d+)", errors)
-    ]
+    endings = rank_endings(errors)
     for rank, ending in endings:
         if ending < 0 and -ending not in CONSEQUENCES:
             return f"rank {rank} ended with {_ending(ending)}"
@@ -104,6 +110,16 @@ def explain(code: int, errors: str, run_dir: Path) -> str:
         return f"rank {rank} ended with {_ending(ending)}"
     last = next((line.strip() for line in reversed(errors.splitlines()) if "Error" in line), "")
     return f"the training process ended with {_ending(code)}{': ' if last else ''}{last}"
+
+
+def rank_endings(errors: str) -> list[tuple[str, int]]:
+    """(rank, exit code or minus a signal) of those whose ending the launcher told: torchrun, mpirun, horovodrun."""
+    found = [(rank, int(code)) for pattern in EXIT_CODES for rank, code in re.findall(pattern, errors)]
+    found = [
+        (rank, code if code <= 128 else 128 - code) for rank, code in found
+    ]  # a shell's word for a signal
+    killed = [(rank, -int(number)) for pattern in SIGNALS for rank, number in re.findall(pattern, errors)]
+    return [*killed, *found]
 
 
 def _ending(code: int) -> str:

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from math import lcm
 from pathlib import Path
 
-from launchers.commands import training_command, training_environment
+from launchers.commands import choose_launcher, startable, training_command, training_environment
 from launchers.comparison import Bounds, Comparison, bounds_for, widened
 from models.specs import buffer_table
 from recipes.recipe import Recipe
@@ -25,6 +25,7 @@ class Job:
     accumulation: int
     perturb_seed: int | None = None
     exact: bool = False
+    launcher: str | None = None
     result: Comparison = field(default_factory=Comparison)
     seconds: float = 0.0
 
@@ -34,7 +35,12 @@ class Job:
         suffix = (
             "-float64" if self.exact else "" if self.perturb_seed is None else f"-control-{self.perturb_seed}"
         )
-        return f"{self.strategy}-{self.workers}{suffix}"
+        return f"{self.label.replace('/', '-')}-{self.workers}{suffix}"
+
+    @property
+    def label(self) -> str:
+        """The strategy, and the launcher where it is not the strategy's first."""
+        return self.strategy if self.launcher is None else f"{self.strategy}/{self.launcher}"
 
 
 @dataclass
@@ -100,7 +106,10 @@ class Plan:
             else None,
             perturb_gradients=job.perturb_seed,
         )
-        return training_command(job.strategy, job.workers, options), training_environment(job.strategy)
+        return (
+            training_command(job.strategy, job.workers, options, launcher=job.launcher),
+            training_environment(job.strategy),
+        )
 
 
 def make_plan(
@@ -124,12 +133,27 @@ def make_plan(
         for name in strategies
         for count in counts[name]
     ]
+    jobs += [Job(name, count, accumulation[count], launcher=other) for name, count, other in others(counts)]
     controls = []
     if recipe.precision == "float32":
         controls = [Job(REFERENCE, 1, accumulation[1], exact=True)]
     elif "trajectory" in modes:
         controls = [Job(REFERENCE, 1, accumulation[1], seed) for seed in CONTROL_SEEDS]
     return Plan(Path(recipe_name).stem, recipe_name, recipe, overrides, modes, reference, jobs, controls)
+
+
+def others(counts: dict[str, list[int]]) -> list[tuple[str, int, str]]:
+    """Strategy, workers and launcher of the runs that show that the launcher makes no difference.
+
+    For each strategy that several launchers start here: the smallest run of several workers, once under each other.
+    """
+    return [
+        (name, min(several), launcher)
+        for name, numbers in counts.items()
+        if (several := [number for number in numbers if number > 1])
+        for launcher in startable(name)
+        if launcher != choose_launcher(name, None)
+    ]
 
 
 def accumulations(recipe: Recipe, workers: list[int]) -> dict[int, int]:

@@ -101,6 +101,7 @@ def _plans(options: VerifyOptions) -> list[Plan]:
             raise UsageError(
                 f"--strategies: found {name!r}, expected all or some of: {','.join(commands.LAUNCHERS)}"
             )
+        commands.check_launcher(name, commands.choose_launcher(name, None))
     try:
         workers = sorted({int(text) for text in options.workers.split(",")})
     except ValueError:
@@ -168,7 +169,9 @@ def _start(plan: Plan, job: Job, folder: Path) -> bool:
     command, environment = plan.command(job, folder)
     began = time.monotonic()
     code, why = run_quietly(
-        command, {**environment, LAUNCHED_BY: commands.choose_launcher(job.strategy, None)}, folder / job.name
+        command,
+        {**environment, LAUNCHED_BY: commands.choose_launcher(job.strategy, job.launcher)},
+        folder / job.name,
     )
     job.seconds = time.monotonic() - began
     if code == 0:

@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from launchers.commands import choose_launcher
 from launchers.plan import Job, Plan
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def print_report(plans: list[Plan], modes: tuple[str, ...], seconds: float) -> N
     for plan in plans:
         columns = [column for mode in modes for column in COLUMNS[mode]]
         table = Table(title=f"{plan.name}: worst difference to torch-single over {plan.recipe.steps} steps")
-        table.add_column("strategy")
+        table.add_column("strategy", no_wrap=True)
         table.add_column("workers", justify="right")
         for column in columns:
             table.add_column(column, justify="right")
@@ -35,7 +36,7 @@ def print_report(plans: list[Plan], modes: tuple[str, ...], seconds: float) -> N
         for job in plan.jobs:
             cells = [_cell(job, column) for column in columns]
             table.add_row(
-                job.strategy,
+                job.label,
                 f"{job.workers} x {job.accumulation}",
                 *cells,
                 "ok" if job.result.passes else "FAILED",
@@ -82,6 +83,7 @@ def write_report(path: Path, plans: list[Plan], options: "VerifyOptions") -> Non
 def _run(job: Job) -> dict:
     return {
         "strategy": job.strategy,
+        "launcher": choose_launcher(job.strategy, job.launcher),
         "workers": job.workers,
         "accumulation": job.accumulation,
         "passed": job.result.passes,

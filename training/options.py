@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import tyro
 
@@ -46,6 +46,26 @@ class Options:
     def overrides(self) -> tuple[str, ...]:
         """All of --set, in order."""
         return tuple(item for group in self.set for item in group)
+
+
+@dataclass
+class HorovodOptions(Options):
+    """Train one recipe under Horovod. Its own settings are flags here; those left out stay as HOROVOD_… has them."""
+
+    fusion_threshold_mib: float | None = None
+    """Gradients that are ready together travel together, in buffers of this size (Horovod: 128; 0 is no fusion)."""
+    cycle_time_ms: float | None = None
+    """How long Horovod waits between two looks for gradients that are ready (Horovod: 1)."""
+    compression: Literal["none", "fp16"] = "none"
+    """What gradients travel as. fp16 halves the traffic and changes what is computed."""
+    adasum: bool = False
+    """Combine gradients by Adasum instead of their mean: another training, for a power of 2 of workers, over MPI."""
+    autotune: bool = False
+    """Let Horovod search for a fusion threshold and a cycle time while it trains."""
+    timeline: Path | None = None
+    """Write Horovod's timeline of every tensor to this file, for chrome://tracing."""
+    stall_check_s: float | None = None
+    """Warn of ranks that keep the others waiting after this many seconds (Horovod: 60; 0 is never)."""
 
 
 def parse(kind: type[Parsed], program: str, arguments: Sequence[str] | None = None) -> Parsed:

@@ -4,6 +4,7 @@ import ctypes
 import os
 import signal
 import sys
+import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,8 @@ from training.options import warn
 from training.problems import EXIT_DONE, EXIT_FAILED, EXIT_STOPPED_EARLY, EXIT_USAGE, UsageError
 
 PR_SET_PDEATHSIG = 1
+HEAD_START_S = 1.0
+"""By how much rank 0 may be late with its line; a launcher ends all ranks when the first is gone."""
 LAUNCHED_BY = "TRIMARAN_LAUNCHER"
 """Set by launchers.train, which reads the ending of a run from status.json."""
 
@@ -39,12 +42,14 @@ def guarded(main: Callable[[], int], rank: int = 0) -> int:
         if code == EXIT_FAILED:
             sys.stderr.flush()
             os._exit(code)  # the other ranks may hang in a collective that this one's clean-up would wait for
-        if code == EXIT_STOPPED_EARLY and os.environ.get(LAUNCHED_BY) == "torchrun":
-            return EXIT_DONE  # torchrun would report each worker's 75 as a crash
+        if code == EXIT_STOPPED_EARLY and os.environ.get(LAUNCHED_BY, "direct") != "direct":
+            return EXIT_DONE  # torchrun and its kind would report each worker's 75 as a crash
         return code
     except (UsageError, RecipeError, DataError) as error:
         if rank == 0:
             warn(str(error))
+        else:
+            time.sleep(HEAD_START_S)
         return EXIT_USAGE
     except ModuleNotFoundError as error:
         extra = {"torch": "torch", "tensorflow": "tensorflow", "keras": "tensorflow"}.get(error.name or "")
