@@ -11,6 +11,9 @@ import numpy as np
 from data.digits import Digits
 from data.stdlib import read_stdlib
 
+RANK_VARIABLES = ("RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "HOROVOD_RANK")
+"""Where torchrun, Open MPI, MPICH's kind and horovodrun leave a process's rank."""
+
 
 def load(recipe: dict) -> tuple[np.ndarray, np.ndarray]:
     """Inputs and targets of every training sample, uint8 [n, S, S, 3] and int32 [n], or uint8 [n, T] twice.
@@ -48,6 +51,6 @@ class Windows:
             "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             "since_start_s": time.clock_gettime(time.CLOCK_BOOTTIME) - start_ticks / os.sysconf("SC_CLK_TCK"),
         }
-        if os.environ.get("RANK", "0") == "0":
+        if all(os.environ.get(name, "0") == "0" for name in RANK_VARIABLES):
             print(json.dumps(row), flush=True)
         self._started, self._step = time.perf_counter(), step

@@ -20,13 +20,15 @@ import psutil  # type: ignore[import-untyped]  # ships none
 STEP = re.compile(rb'(?:step |\{"step": )(\d+)')
 POLL_S = 0.002
 TAIL_LINES = 15
+LAUNCHER_ENDS_S = 10
+"""Time that a launcher has, once its ranks are gone."""
 
 
 @dataclass(frozen=True)
 class Entry:
     """What is started. `first_row` is the file whose first byte says that step 1 is done; without it a line does.
 
-    has_launcher: the first process only starts the others (torchrun), and is no rank.
+    has_launcher: the first process only starts the others (torchrun, mpirun), and is no rank.
     """
 
     name: str
@@ -102,13 +104,17 @@ class Contestant:
         return self._root.wait()
 
     def kill(self) -> None:
-        """End every process of it. A second call does nothing."""
+        """End every process of it; a launcher ends by itself. A second call does nothing."""
         if not hasattr(self, "_root"):
             return
         with suppress(psutil.NoSuchProcess):
             for process in psutil.Process(self._root.pid).children(recursive=True):
                 with suppress(psutil.NoSuchProcess):
                     process.kill()
+        if self.entry.has_launcher:  # mpirun's files in /tmp and /dev/shm would stay if it were killed
+            self._signal(signal.SIGCONT)
+            with suppress(subprocess.TimeoutExpired):
+                self._root.wait(LAUNCHER_ENDS_S)
         self._root.kill()
         self._root.wait()
         if self._root.stdout:

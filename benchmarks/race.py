@@ -6,6 +6,7 @@ Writes a section for each strategy into benchmarks/RESULTS.md. How the figures a
 """
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,9 +15,18 @@ from benchmarks.contestant import Entry
 from benchmarks.duel import Effort, Side, cpu_ratio, duel, step_ratio
 from benchmarks.interval import Ratio, ratio_of_medians
 from benchmarks.results import RESULTS, section, table_row, write_section
-from launchers.commands import CHECKOUT, training_command, training_environment
+from launchers.commands import (
+    CHECKOUT,
+    LAUNCHERS,
+    check_launcher,
+    choose_launcher,
+    training_command,
+    training_environment,
+)
 from recipes.recipe import load_recipe
 from training.options import Options, Overrides, parse
+from training.problems import EXIT_DONE, UsageError
+from training.process import guarded
 
 HERE = Path(__file__).resolve().parent
 HEADER = ("", "ours", "bare loop", "ratio", "95 % interval", "target", "")
@@ -27,10 +37,10 @@ STEP_TARGET, MEMORY_TARGET, START_TARGET = 1.02, 1.05, 1.10
 class RaceOptions(Effort):
     """Race our step against the bare loop of the same framework."""
 
-    strategies: str = "torch-single,torch-ddp,tf-single,tf-mirrored"
+    strategies: str = ",".join(LAUNCHERS)
     """Which, separated by commas."""
     workers: int = 2
-    """Workers of torch-ddp and tf-mirrored."""
+    """Workers of every strategy but the -single ones."""
     recipe: str = "digits-resnet18"
     """Name in recipes/, or path of a .toml file; its data is digits or stdlib."""
     set: Overrides = field(default_factory=list)
@@ -39,25 +49,35 @@ class RaceOptions(Effort):
     """The Markdown file to write into."""
 
 
-def main() -> None:
+def main() -> int:
     """One section a strategy, written as soon as it is there."""
     options = parse(RaceOptions, "python -m benchmarks.race")
     given = tuple(item for group in options.set for item in group)
-    for strategy in options.strategies.split(","):
+    for strategy in startable_strategies(options.strategies, LAUNCHERS):
         workers = 1 if strategy.endswith("-single") else options.workers
         title = f"{strategy}, {workers} worker{'s' * (workers > 1)}: {', '.join((options.recipe, *given))}"
         print(title)
-        overrides = (
-            *given,
-            f"steps={options.steps}",
-            f"run.log_every={options.window_steps}",
-            "run.eval_every=0",
-        )
-        given_to_both = (strategy, workers, options.recipe, overrides)
+        given_to_both = (strategy, workers, options.recipe, race_overrides(given, options))
         ours, bare = duel(partial(our_entry, *given_to_both), partial(bare_entry, *given_to_both), options)
         text = section(title, HEADER, rows(strategy, ours, bare), notes(ours, bare, options))
         print(text)
         write_section(options.results, title, text)
+    return EXIT_DONE
+
+
+def startable_strategies(names: str, known: Collection[str]) -> list[str]:
+    """The strategies in `names`, separated by commas. Raises UsageError before any of them has run in vain."""
+    strategies = names.split(",")
+    for strategy in strategies:
+        if strategy not in known:
+            raise UsageError(f"--strategies: found {strategy!r}, expected some of: {', '.join(known)}")
+        check_launcher(strategy, choose_launcher(strategy, None))
+    return strategies
+
+
+def race_overrides(given: tuple[str, ...], effort: Effort) -> tuple[str, ...]:
+    """The recipe's keys as `given`, with windows for reports and nothing between them."""
+    return (*given, f"steps={effort.steps}", f"run.log_every={effort.window_steps}", "run.eval_every=0")
 
 
 def our_entry(strategy: str, workers: int, recipe: str, overrides: tuple[str, ...], folder: Path) -> Entry:
@@ -69,7 +89,7 @@ def our_entry(strategy: str, workers: int, recipe: str, overrides: tuple[str, ..
         command,
         training_environment(strategy),
         folder / "metrics.jsonl",
-        has_launcher=_has_launcher(command),
+        has_launcher=_has_launcher(strategy),
     )
 
 
@@ -82,17 +102,17 @@ def bare_entry(strategy: str, workers: int, recipe: str, overrides: tuple[str, .
     folder.mkdir()
     recipe_file = folder / "recipe.json"
     recipe_file.write_text(json.dumps(load_recipe(recipe, overrides).as_dict()))
-    arguments = [str(script), str(recipe_file), str(workers)]
+    arguments = [str(script), str(recipe_file), str(workers), *(["horovod"] if "horovod" in strategy else [])]
     return Entry(
         "the bare loop",
         [*launcher, *arguments],
         training_environment(strategy),
-        has_launcher=_has_launcher(command),
+        has_launcher=_has_launcher(strategy),
     )
 
 
-def _has_launcher(command: list[str]) -> bool:
-    return "torch.distributed.run" in command
+def _has_launcher(strategy: str) -> bool:
+    return "direct" not in LAUNCHERS[strategy]
 
 
 def rows(strategy: str, ours: Side, bare: Side) -> list[str]:
@@ -139,4 +159,4 @@ def _ratio(ours: list[float], theirs: list[float]) -> Ratio:
 
 if __name__ == "__main__":
     assert (CHECKOUT / "benchmarks") == HERE
-    main()
+    raise SystemExit(guarded(main))

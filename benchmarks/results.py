@@ -30,16 +30,15 @@ def table_row(
     if target is not None:
         met = judged >= target if at_least else judged <= target
         cells[-2:] = [f"{'≥' if at_least else '≤'} {target:.2f}", "met" if met else "**missed**"]
-    return _line(cells)
+    return table_line(cells)
 
 
 def section(title: str, header: Sequence[str], rows: Sequence[str], notes: str) -> str:
     """The Markdown of one race."""
     machine, software = hardware(), versions()
     gpus = ", ".join(gpu["name"] for gpu in machine["gpus"] or []) or "no GPU"
-    packages = ", ".join(
-        f"{name} {software[name]}" for name in ("python", "torch", "tensorflow", "keras", "numpy")
-    )
+    named = ("python", "torch", "tensorflow", "keras", "horovod", "numpy")
+    packages = ", ".join(f"{name} {software[name]}" for name in named if software[name])
     lines = [
         f"## {title}",
         "",
@@ -47,8 +46,8 @@ def section(title: str, header: Sequence[str], rows: Sequence[str], notes: str) 
         "",
         f"{datetime.date.today()}; {machine['cpu']}, {machine['cpu_cores_usable']} cores, {gpus}; {packages}.",
         "",
-        _line(header),
-        _line(["---"] * len(header)),
+        table_line(header),
+        table_line(["---"] * len(header)),
         *rows,
         "",
         notes,
@@ -69,5 +68,6 @@ def write_section(path: Path, title: str, text: str) -> None:
     path.write_text("\n".join([opening.strip() + "\n", *sections]))
 
 
-def _line(cells: Sequence[str]) -> str:
+def table_line(cells: Sequence[str]) -> str:
+    """A line of a Markdown table."""
     return f"| {' | '.join(cells)} |"

@@ -109,8 +109,10 @@ def check_group(hvd: Any, world: World) -> None:
         )
 
 
-def check_gpu(hvd: Any, uses_gpu: bool) -> None:
-    """Raises UsageError where gradients on GPUs would have to travel through the host for want of NCCL."""
+def check_abilities(hvd: Any, options: HorovodOptions, uses_gpu: bool) -> None:
+    """Raises UsageError for Adasum without MPI, and where GPUs' gradients would go through the host without NCCL."""
+    if options.adasum and not hvd.mpi_enabled():
+        raise UsageError("--adasum: needs MPI, but Horovod was started over Gloo; start it with mpirun")
     if uses_gpu and not hvd.nccl_built():
         raise UsageError(
             "horovod: built without NCCL, but the workers use GPUs; rebuild it where CUDA's compiler and NCCL are "

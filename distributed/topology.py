@@ -99,12 +99,14 @@ def from_mpi(strategy: str, environment: Mapping[str, str] = os.environ) -> Worl
             f"would train alone; use mpirun -np N python -m distributed.{module} …, horovodrun -np N … or "
             f"python -m launchers.train {strategy} --workers N …"
         )
-    for each in found:
+    whole = [each for each in found if all(name in environment for name in each.all)]
+    for each in whole or found:  # a part of another's is left over from what started the launcher
         missing = [name for name in each.all if name not in environment]
         if missing:
             raise UsageError(
-                f"{strategy}: {', '.join(missing)} not set by {each.name}; start with mpirun again"
+                f"{strategy}: {', '.join(missing)} not set by {each.name}; start with {each.name} again"
             )
+    found = whole
     places = [tuple(_number(environment, name) for name in each.all) for each in found]
     rank, workers, local_rank, local_workers = places[0]
     sound = 0 <= local_rank <= rank < workers and local_rank < local_workers <= workers
@@ -118,7 +120,8 @@ def from_mpi(strategy: str, environment: Mapping[str, str] = os.environ) -> Worl
 
 def launched_rank(environment: Mapping[str, str] = os.environ) -> int:
     """The rank, for messages that are to appear once, before anything else is known."""
-    names = ("RANK", *(each.rank for each in MPI_LAUNCHERS))
+    whole = [each.rank for each in MPI_LAUNCHERS if all(name in environment for name in each.all)]
+    names = (*whole, "RANK", *(each.rank for each in MPI_LAUNCHERS))
     text = next((environment[name] for name in names if name in environment), "0")
     return int(text) if text.isdecimal() else 0
 

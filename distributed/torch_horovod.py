@@ -36,7 +36,7 @@ def main() -> int:
     hvd.init()
     horovod_setup.check_group(hvd, run.world)
     device = toolbox.choose_device(run)
-    horovod_setup.check_gpu(hvd, device.type == "cuda")
+    horovod_setup.check_abilities(hvd, options, device.type == "cuda")
 
     # 3. Place the model ---------------------------------------------------------------------------
     # BatchNorm's statistics stay each worker's own until they are averaged.

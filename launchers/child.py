@@ -115,9 +115,8 @@ def explain(code: int, errors: str, run_dir: Path) -> str:
 def rank_endings(errors: str) -> list[tuple[str, int]]:
     """(rank, exit code or minus a signal) of those whose ending the launcher told: torchrun, mpirun, horovodrun."""
     found = [(rank, int(code)) for pattern in EXIT_CODES for rank, code in re.findall(pattern, errors)]
-    found = [
-        (rank, code if code <= 128 else 128 - code) for rank, code in found
-    ]  # a shell's word for a signal
+    # 128 and more is a shell's word for a signal, if there is one of that number: sys.exit(-1) is 255.
+    found = [(rank, 128 - code if code - 128 in set(signal.Signals) else code) for rank, code in found]
     killed = [(rank, -int(number)) for pattern in SIGNALS for rank, number in re.findall(pattern, errors)]
     return [*killed, *found]
 

@@ -39,7 +39,7 @@ class Bounds:
 
 
 def bounds_for(recipe: Recipe) -> Bounds:
-    """DESIGN's tolerances. They are never loosened to make a comparison pass: the cause is found."""
+    """The tolerances of docs/matching.md. They are never loosened to make a comparison pass: the cause is found."""
     if recipe.precision == "float32":
         return Bounds(1e-5, 1e-4, 2e-6, None, None, None, None, None, None)
     divides_by_small_numbers = recipe.optimizer.name == "adamw"

@@ -38,7 +38,7 @@ class TrainOptions(HorovodOptions):
 
 
 def main() -> int:
-    """Check everything that can be checked here, then start the workers. Returns DESIGN's exit codes."""
+    """Check everything that can be checked here, then start the workers. Returns 0, 1, 2 or 75."""
     options = parse(TrainOptions, PROGRAM)
     workers = options.workers or 1
     launcher = commands.choose_launcher(options.strategy, options.launcher)
@@ -71,6 +71,10 @@ def check(options: TrainOptions, strategy: str, workers: int, launcher: str) -> 
     if options.hostfile is not None and launcher not in ("mpirun", "horovodrun"):
         raise UsageError(f"--hostfile: is for mpirun and horovodrun, found {launcher}; leave it out")
     commands.check_launcher(strategy, launcher)
+    if options.adasum and launcher == "horovodrun":
+        raise UsageError(
+            "--adasum: needs MPI, but --launcher horovodrun starts Horovod over Gloo; use mpirun"
+        )
     if strategy.endswith("-single") and workers != 1:
         raise UsageError(f"--workers: found {workers}, but {strategy} is one worker; leave --workers out")
     if options.hostfile is not None:

@@ -1,12 +1,23 @@
 """What holds for the whole suite."""
 
+import importlib.util
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 
 # As make test has it, so that processes which tests start find our packages however pytest was started.
 os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])
+
+
+HAS_HOROVOD = importlib.util.find_spec("horovod") is not None and shutil.which("mpirun") is not None
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """The one place where a test is left out: Horovod is built from source, and not every machine can."""
+    if item.get_closest_marker("horovod") and not HAS_HOROVOD:
+        pytest.skip("no Horovod with an MPI here; make horovod says what is missing")
 
 
 def _not_run(config: pytest.Config) -> list[str]:

@@ -30,7 +30,20 @@ TOOLS = {"c++": "g++", "make": "make", "patch": "patch"}
 MPI = {"mpirun": "openmpi-bin", "mpicxx": "libopenmpi-dev"}
 """Command and the Debian package that brings it."""
 FRAMEWORKS = {"torch": ("torch",), "tensorflow": ("tensorflow", "tensorflow-cpu")}
+BUILD_VARIABLES = (
+    "HOROVOD_BUILD_ARCH_FLAGS",
+    "HOROVOD_BUILD_CUDA_CC_LIST",
+    "HOROVOD_NCCL_HOME",
+    "HOROVOD_NCCL_INCLUDE",
+    "HOROVOD_NCCL_LIB",
+    "HOROVOD_NCCL_LINK",
+)
+"""What Horovod's build reads and a person may set, HOROVOD_CUDA_HOME and HOROVOD_GPU_OPERATIONS aside."""
 MIB_PER_COMPILER = 1500
+
+
+class NotBuilt(Exception):
+    """One line for the person: what is wrong and what to do."""
 
 
 def main() -> int:
@@ -44,17 +57,20 @@ def main() -> int:
     ingredients = what_it_depends_on()
     if not (ingredients["torch"] or ingredients["tensorflow"]):
         return stop("found neither torch nor TensorFlow; install one of them first (make setup)")
-    if STAMP.exists() and json.loads(STAMP.read_text()) == ingredients and installed():
+    if STAMP.exists() and STAMP.read_text() == json.dumps(ingredients) and installed():
         return 0
     STAMP.unlink(missing_ok=True)
     wheel = CACHE / key(ingredients) / f"horovod-{VERSION}-{tag()}.whl"
-    if not wheel.exists():
-        try:
+    try:
+        if not wheel.exists():
             build(ingredients, wheel)
-        except subprocess.CalledProcessError as error:
-            return stop(f"{error.cmd[0]} failed; the log is {CACHE / 'build.log'}")
-    pip("install", "--force-reinstall", "--no-deps", str(wheel))
-    prove(ingredients)
+        pip("install", "--force-reinstall", "--no-deps", str(wheel))
+        prove(ingredients)
+    except NotBuilt as error:
+        return stop(str(error))
+    except subprocess.CalledProcessError as error:
+        command = " ".join(map(str, error.cmd))
+        return stop(f"{command}: failed; it says why above, or a compiler in {CACHE / 'build.log'}")
     STAMP.write_text(json.dumps(ingredients))
     return 0
 
@@ -87,7 +103,8 @@ def install_system_packages(missing: dict[str, str]) -> None:
     for arguments in (["update"], ["install", "-y", "--no-install-recommends", *packages]):
         done = subprocess.run(["apt-get", "-qq", *arguments], env=environment, capture_output=True, text=True)
         if done.returncode:
-            print(f"make horovod: apt-get failed: {done.stderr.strip().splitlines()[-1:]}", file=sys.stderr)
+            why = done.stderr.strip().rpartition("\n")[2]
+            print(f"make horovod: apt-get {arguments[0]} failed: {why}", file=sys.stderr)
             return
 
 
@@ -123,9 +140,9 @@ def package_version(names: tuple[str, ...]) -> str | None:
 
 def nvcc() -> str:
     """CUDA's compiler, or an empty string."""
-    homes = [os.environ.get(name) for name in ("HOROVOD_CUDA_HOME", "CUDA_HOME")]
-    candidates = [f"{home}/bin/nvcc" for home in (*homes, "/usr/local/cuda") if home]
-    return next(filter(None, map(shutil.which, ["nvcc", *candidates])), "")
+    homes = [os.environ.get("HOROVOD_CUDA_HOME"), os.environ.get("CUDA_HOME"), "/usr/local/cuda"]
+    first, *others = (f"{home}/bin/nvcc" if home else "" for home in homes)
+    return next(filter(None, map(shutil.which, [first, "nvcc", *others])), "")
 
 
 def has_cuda_framework() -> bool:
@@ -167,7 +184,10 @@ def pip(*arguments: str, **keywords: object) -> None:
 
 
 def build(ingredients: dict[str, str | None], wheel: Path) -> None:
-    """Fetch, check, patch, compile; the wheel appears in the cache whole or not at all."""
+    """Fetch, check, patch, compile; the wheel appears in the cache whole or not at all.
+
+    Raises NotBuilt, or CalledProcessError for a step that fails.
+    """
     print(
         f"make horovod: building {VERSION} for torch {ingredients['torch']}, TensorFlow {ingredients['tensorflow']}, "
         f"{ingredients['mpi'] or 'no MPI'}{', NCCL' if ingredients['cuda'] else ''} (some minutes, once)",
@@ -193,7 +213,7 @@ def build(ingredients: dict[str, str | None], wheel: Path) -> None:
 
 
 def fetch(folder: Path) -> Path:
-    """The released source, from the cache or the package index. Raises SystemExit for another file than expected."""
+    """The released source, from the cache or the package index. Raises NotBuilt for another file than expected."""
     archive = CACHE / f"horovod-{VERSION}.tar.gz"
     if not archive.exists():
         wanted = ("--no-deps", "--no-build-isolation", "--no-binary", ":all:", f"horovod=={VERSION}")
@@ -201,7 +221,7 @@ def fetch(folder: Path) -> Path:
         os.replace(folder / archive.name, archive)
     found = hashlib.sha256(archive.read_bytes()).hexdigest()
     if found != SHA256:
-        raise SystemExit(f"make horovod: {archive}: SHA-256 is {found}, expected {SHA256}; delete the file")
+        raise NotBuilt(f"{archive}: SHA-256 is {found}, expected {SHA256}; delete the file and try again")
     return archive
 
 
@@ -211,14 +231,18 @@ def switches(ingredients: dict[str, str | None]) -> dict[str, str]:
     def chosen(part: str, present: object) -> str:
         return f"HOROVOD_{'WITH' if present else 'WITHOUT'}_{part}"
 
-    gpu_operations = os.environ.get("HOROVOD_GPU_OPERATIONS") or "NCCL"
+    cuda = {
+        "HOROVOD_GPU_OPERATIONS": os.environ.get("HOROVOD_GPU_OPERATIONS") or "NCCL",
+        "HOROVOD_CUDA_HOME": str(Path(nvcc()).parent.parent),  # cmake does not look where CUDA_HOME says
+    }
     return {
         chosen("PYTORCH", ingredients["torch"]): "1",
         chosen("TENSORFLOW", ingredients["tensorflow"]): "1",
         chosen("MPI", ingredients["mpi"]): "1",
         "HOROVOD_WITH_GLOO": "1",
         "HOROVOD_WITHOUT_MXNET": "1",
-        **({"HOROVOD_GPU_OPERATIONS": gpu_operations} if ingredients["cuda"] else {}),
+        **(cuda if ingredients["cuda"] else {}),
+        **{name: os.environ[name] for name in BUILD_VARIABLES if os.environ.get(name)},
         "CMAKE_POLICY_VERSION_MINIMUM": "3.5",  # what the Gloo inside was written for
     }
 
@@ -245,7 +269,8 @@ def prove(ingredients: dict[str, str | None]) -> None:
         if ingredients[framework]:
             gloo_and_mpi = f"assert hvd.gloo_built() and bool(hvd.mpi_built()) == {bool(ingredients['mpi'])}"
             code = f"import horovod.{framework} as hvd; {gloo_and_mpi}"
-            subprocess.run([sys.executable, "-W", "error::UserWarning:horovod", "-c", code], check=True)
+            warns = "error::UserWarning:horovod.common.util"  # built for another version
+            subprocess.run([sys.executable, "-W", warns, "-c", code], check=True)
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ def _one_line(box: str) -> str:
     """The words of tyro's framed message."""
     text = re.split(r"For full helptext|Argument helptext|For all helptext", box)[0]
     words = re.sub(r"[─━│╭╮╰╯┃]+", " ", text).split()
-    titles = ("Parsing error", "Value error", "Unrecognized options", "Required options")
+    titles = ("Parsing error", "Value error", "Unrecognized options", "Required options", "Invalid choice")
     line = " ".join(words)
     for title in titles:
         line = line.removeprefix(title).strip()

@@ -65,3 +65,22 @@ def test_the_first_row_of_a_file_tells_that_step_1_is_done(tmp_path: Path) -> No
     first_step = contestant.start()
     assert time.perf_counter() - started > first_step.step_time_s + 0.4
     contestant.kill()
+
+
+def test_a_launcher_tidies_up_when_its_ranks_are_gone(tmp_path: Path) -> None:
+    left = tmp_path / "left"
+    launcher = (
+        "import pathlib, subprocess, sys\n"
+        f"left = pathlib.Path({str(left)!r})\n"
+        "left.touch()\n"
+        f"subprocess.run([sys.executable, '-c', {PROGRAM!r}, '500'])\n"
+        "left.unlink()\n"
+    )
+    contestant = Contestant(Entry("launched", [sys.executable, "-c", launcher], {}, has_launcher=True))
+    contestant.start()
+    (started,) = (each for each in psutil.Process().children() if each.cmdline()[-1:] == [launcher])
+    (rank,) = started.children()
+    assert left.exists()
+    contestant.kill()
+    assert not left.exists()
+    assert not rank.is_running()

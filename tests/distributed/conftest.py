@@ -23,10 +23,26 @@ STOP, RESUME = ["--stop-after", "3"], ["--resume"]
 TORCH, TF = ["distributed.torch_single"], ["distributed.tf_single"]
 MIRRORED = ["distributed.tf_mirrored", "--workers", "2"]
 DDP = ["launchers.train", "torch-ddp", "--workers", "2"]
+TORCH_HVD, TF_HVD = (["launchers.train", f"{name}-horovod", "--workers", "2"] for name in ("torch", "tf"))
+HOROVODRUN = ["--launcher", "horovodrun"]
+TUNED = [
+    "--fusion-threshold-mib",
+    "1",
+    "--cycle-time-ms",
+    "2.5",
+    "--compression",
+    "fp16",
+    "--stall-check-s",
+    "30",
+]
 TIME_LIMIT_S = 240
 COMMANDS: dict[str, list[str]] = {
     "tf-mirrored": [*MIRRORED, *RESNET],
     "tf-mirrored stopped": [*MIRRORED, *RESNET, *STOP],
+    "tf-horovod": [*TF_HVD, *RESNET],
+    "tf-horovod stopped": [*TF_HVD, *RESNET, *STOP],
+    "torch-horovod": [*TORCH_HVD, *RESNET],
+    "torch-horovod stopped": [*TORCH_HVD, *RESNET, *STOP],
     "torch-ddp": [*DDP, *RESNET],
     "torch-ddp stopped": [*DDP, *RESNET, *STOP],
     "tf-single stopped": [*TF, *GPT, *STOP],
@@ -36,12 +52,22 @@ COMMANDS: dict[str, list[str]] = {
     "torch-single eager": [*TORCH, *GPT, "--eager"],
     "torch-single loader": [*TORCH, *GPT, "--set", "performance.loader_workers=2"],
     "tf-single eager": [*TF, *GPT, "--eager"],
+    "tf-horovod over horovodrun": [*TF_HVD, *RESNET, *HOROVODRUN],
+    "torch-horovod over horovodrun": [*TORCH_HVD, *RESNET, *HOROVODRUN],
+    "torch-horovod tuned": [*TORCH_HVD, *RESNET, *TUNED, "--set", "performance.channels_last=true"],
+    "tf-horovod tuned": [*TF_HVD, *RESNET, *TUNED],
+    "torch-horovod adasum": [*TORCH_HVD, *RESNET, "--adasum"],
+    "tf-horovod adasum": [*TF_HVD, *RESNET, "--adasum"],
+    "tf-horovod resumed": [*TF_HVD, *RESUME],
+    "torch-horovod resumed": [*TORCH_HVD, *RESUME],
     "tf-mirrored resumed": [*MIRRORED, *RESUME],
     "tf-single resumed": [*TF, *RESUME],
     "torch-ddp resumed": [*DDP, *RESUME],
     "torch-single resumed": [*TORCH, *RESUME],
     "torch-ddp resumed as tf-single": [*TF, *RESUME],
     "tf-mirrored resumed as torch-single": [*TORCH, *RESUME],
+    "torch-horovod resumed as tf-mirrored": [*MIRRORED, *RESUME],
+    "tf-horovod resumed as torch-horovod": [*TORCH_HVD, *RESUME],
 }
 """What follows `python -m`. A resumed run goes on from a copy of the stopped one that its name begins with."""
 

@@ -15,11 +15,11 @@ from training import checkpoint
 from training.state import State
 
 pytestmark = pytest.mark.timeout(300)
-STRATEGIES = ("torch-single", "torch-ddp", "tf-single", "tf-mirrored")
-RANKS = {"torch-ddp": 2}
+STRATEGIES = ("torch-single", "torch-ddp", "torch-horovod", "tf-single", "tf-mirrored", "tf-horovod")
+RANKS = {"torch-ddp": 2, "torch-horovod": 2, "tf-horovod": 2}
 """Processes of a run, where it is not one."""
-WORKERS = {"torch-ddp": 2, "tf-mirrored": 2}
-LAUNCHERS = {"torch-ddp": "torchrun"}
+WORKERS = {**RANKS, "tf-mirrored": 2}
+LAUNCHERS = {"torch-ddp": "torchrun", "torch-horovod": "mpirun", "tf-horovod": "mpirun"}
 EXACT = ("step", "loss", "learning_rate", "grad_norm", "sample_digest", "samples", "tokens")
 TIMES = ("step_time_s", "data_time_s", "samples_per_s", "tokens_per_s")
 
@@ -44,12 +44,18 @@ def assert_alike(ours: State, theirs: State, tolerance: float) -> None:
             np.testing.assert_allclose(mine[name], value, rtol=0, atol=tolerance, err_msg=name)
 
 
+def marks(*names: str) -> list[pytest.MarkDecorator]:
+    """For a test that reads these runs."""
+    needs_horovod = any("horovod" in name for name in names)
+    return [pytest.mark.runs(*names), *([pytest.mark.horovod] if needs_horovod else [])]
+
+
 def each(suffix: str = ""):
     """A case for each strategy that reads its own runs only."""
     cases = []
     for name in STRATEGIES:
         names = (name, f"{name} {suffix}") if suffix else (name,)
-        cases.append(pytest.param(name, marks=pytest.mark.runs(*names), id=name))
+        cases.append(pytest.param(name, marks=marks(*names), id=name))
     return pytest.mark.parametrize("strategy", cases)
 
 
@@ -134,8 +140,13 @@ def test_its_scalars_are_in_tensorboard(strategy: str, done) -> None:
 @pytest.mark.parametrize(
     "pair",
     [
-        pytest.param(pair, marks=pytest.mark.runs(*pair), id=" and ".join(pair))
-        for pair in (("torch-single", "tf-single"), ("torch-ddp", "tf-mirrored"))
+        pytest.param(pair, marks=marks(*pair), id=" and ".join(pair))
+        for pair in (
+            ("torch-single", "tf-single"),
+            ("torch-ddp", "tf-mirrored"),
+            ("torch-horovod", "torch-ddp"),
+            ("tf-horovod", "tf-mirrored"),
+        )
     ],
 )
 def test_the_frameworks_say_the_same_at_equal_workers(pair: tuple[str, str], done) -> None:
@@ -178,17 +189,19 @@ def test_a_resumed_run_is_to_the_last_bit_the_one_that_was_never_stopped(strateg
 CROSSINGS = {
     "torch-ddp resumed as tf-single": ("torch-ddp", "tf-single"),
     "tf-mirrored resumed as torch-single": ("tf-mirrored", "torch-single"),
+    "torch-horovod resumed as tf-mirrored": ("torch-horovod", "tf-mirrored"),
+    "tf-horovod resumed as torch-horovod": ("tf-horovod", "torch-horovod"),
 }
 
 
 @pytest.mark.parametrize(
     ("crossing", "other"),
     [
-        pytest.param(name, other, marks=pytest.mark.runs(first, name), id=name)
+        pytest.param(name, other, marks=marks(first, name), id=name)
         for name, (first, other) in CROSSINGS.items()
     ],
 )
-def test_a_run_of_two_workers_goes_on_in_the_other_framework_on_one(crossing: str, other: str, done) -> None:
+def test_a_run_of_two_workers_goes_on_under_another_strategy(crossing: str, other: str, done) -> None:
     whole, crossed = done
     assert crossed.code == 0, crossed.errors
     assert_alike(final_state(crossed.run_dir), final_state(whole.run_dir), 1e-10)
@@ -197,7 +210,8 @@ def test_a_run_of_two_workers_goes_on_in_the_other_framework_on_one(crossing: st
         assert ours["sample_digest"] == theirs["sample_digest"]
     first, second = json.loads((crossed.run_dir / "run.json").read_text())["segments"]
     assert (first["workers"], first["accumulation"]) == (2, 1)
-    assert (second["strategy"], second["workers"], second["accumulation"]) == (other, 1, 2)
+    workers = WORKERS.get(other, 1)
+    assert (second["strategy"], second["workers"], second["accumulation"]) == (other, workers, 2 // workers)
 
 
 @pytest.mark.runs("torch-single", "torch-single eager")
@@ -233,15 +247,16 @@ def test_loader_processes_bring_the_same_batches(done) -> None:
 ONEDNN = re.compile(
     r"WARNING: All log messages before absl::InitializeLog|I0000 .* oneDNN custom operations are on"
 )
-QUIET = (*STRATEGIES, "torch-single loader", "torch-ddp stopped", "tf-single eager")
+QUIET = (*STRATEGIES, "torch-single loader", "torch-ddp stopped", "torch-horovod stopped", "tf-single eager")
+quiet = pytest.mark.parametrize("name", [pytest.param(name, marks=marks(name), id=name) for name in QUIET])
 
 
-@pytest.mark.runs(*QUIET)
-def test_no_process_outlives_its_run(done) -> None:
-    assert [run.orphans for run in done] == [[]] * len(QUIET)
+@quiet
+def test_no_process_outlives_its_run(name: str, done) -> None:
+    assert done[0].orphans == []
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.runs(name)) for name in QUIET])
+@quiet
 def test_a_run_says_nothing_but_its_steps(name: str, done) -> None:
     (run,) = done
     lines = [line for line in (run.output + run.errors).splitlines() if line and not ONEDNN.match(line)]

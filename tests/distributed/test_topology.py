@@ -91,18 +91,13 @@ def test_whatever_is_in_the_environment_gives_a_world_or_a_line(changes: dict[st
         assert 0 <= world.rank < world.workers == world.num_processes
         assert world.local_rank <= world.rank
         assert world.worker_ranks == (world.rank,)
-    assert topology.launched_rank(environment) == (int(environment["RANK"]) if is_integer(environment) else 0)
+    rank = environment.get("RANK", "")
+    assert topology.launched_rank(environment) == (int(rank) if rank.isdecimal() else 0)
 
 
-def is_integer(environment: dict[str, str]) -> bool:
-    try:
-        int(environment.get("RANK", "none"))
-    except ValueError:
-        return False
-    return True
-
-
-@pytest.mark.parametrize("environment", [{}, {"WORLD_SIZE": "1", "RANK": "0"}])
+@pytest.mark.parametrize(
+    "environment", [{}, {"WORLD_SIZE": "1", "RANK": "0"}, {"OMPI_COMM_WORLD_SIZE": "1", "PMI_SIZE": "1"}]
+)
 def test_a_single_strategy_is_this_process(environment: dict[str, str]) -> None:
     assert topology.alone("tf-single", environment) == World(0, 0, 1, 1, (0,), "direct")
 
@@ -117,6 +112,17 @@ def test_several_copies_of_a_strategy_of_one_process_are_refused(strategy: str) 
     assert f"python -m distributed.{strategy.replace('-', '_')}" in one_line(caught)
     with pytest.raises(UsageError, match=r"^WORLD_SIZE: found 'two'"):
         topology.alone(strategy, {"WORLD_SIZE": "two"})
+
+
+@pytest.mark.parametrize(
+    ("name", "launcher"),
+    [("HOROVOD_SIZE", "horovodrun"), ("OMPI_COMM_WORLD_SIZE", "mpirun"), ("PMI_SIZE", "mpirun")],
+)
+def test_so_are_the_copies_that_mpirun_makes_of_it(name: str, launcher: str) -> None:
+    for start in (topology.alone, lambda _, environment: topology.in_one_process(2, environment)):
+        with pytest.raises(UsageError) as caught:
+            start("tf-mirrored", {name: "2", "WORLD_SIZE": "1"})
+        assert one_line(caught).startswith(f"{name}: found 2 ({launcher}), but tf-mirrored is one process")
 
 
 def test_one_process_drives_all_gpus_or_one_core_unless_told_otherwise(machine: Path) -> None:

@@ -1,13 +1,14 @@
 import os
 import shlex
 import socket
-from dataclasses import fields
+from collections.abc import Callable
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
 from launchers import commands
-from training.options import Options, parse
+from training.options import HorovodOptions, Options, parse
 from training.problems import UsageError
 
 FULL = Options(
@@ -21,6 +22,54 @@ FULL = Options(
     replay_from=Path("other"),
     perturb_gradients=1,
 )
+HOROVOD = HorovodOptions(
+    **vars(FULL),
+    fusion_threshold_mib=0.5,
+    cycle_time_ms=2.5,
+    compression="fp16",
+    adasum=True,
+    autotune=True,
+    timeline=Path("a b.json"),
+    stall_check_s=0.0,
+)
+OPEN_MPI, MPICH = "mpirun (Open MPI) 4.1.4\n\nReport bugs to …", "HYDRA build details:\n    Version: 4.0.2"
+LOOPBACK = ["--mca", "oob_tcp_if_include", "lo", "--mca", "btl_tcp_if_include", "lo"]
+
+
+@pytest.fixture
+def mpirun(tmp_path: Path, monkeypatch) -> Callable[[str | None], None]:
+    """Puts an mpirun on PATH that says this of its version, or none; no GPU, no root, a Horovod with MPI."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(commands, "visible_gpus", lambda: 0)
+    monkeypatch.setattr(commands.horovod_setup, "check_build", lambda framework: Path("/lib/horovod"))
+    monkeypatch.setattr(commands.horovod_setup, "has_mpi", lambda folder: True)
+    monkeypatch.setattr(commands.horovod_setup, "installed_with_mpi", lambda: True)
+    program = tmp_path / "mpirun"
+
+    def choose(version: str | None) -> None:
+        commands.is_open_mpi.cache_clear()
+        program.unlink(missing_ok=True)
+        if version is not None:
+            program.write_text(f"#!/bin/sh\necho '{version}'\n")
+            program.chmod(0o755)
+
+    choose(OPEN_MPI)
+    return choose
+
+
+@pytest.fixture(autouse=True)
+def forget_mpi():
+    yield
+    commands.is_open_mpi.cache_clear()
+
+
+def started(strategy: str = "torch-horovod", **keywords: object) -> tuple[list[str], list[str]]:
+    """The launcher's own words, and those after it."""
+    options = HorovodOptions(recipe="r", cycle_time_ms=2.0)
+    found = commands.training_command(strategy, 2, options, python="/env/bin/python", **keywords)
+    where = found.index("/env/bin/python")
+    return found[:where], found[where:]
 
 
 def test_a_script_reads_the_options_that_it_is_given() -> None:
@@ -31,6 +80,16 @@ def test_a_script_reads_the_options_that_it_is_given() -> None:
             assert getattr(again, item.name) == getattr(FULL, item.name) != item.default, item.name
     assert again.overrides == FULL.overrides
     assert commands.option_arguments(Options(recipe="r")) == ["--recipe", "r"]
+
+
+def test_horovods_script_reads_its_own_options_too() -> None:
+    again = parse(HorovodOptions, "x", commands.option_arguments(HOROVOD))
+    for item in fields(HorovodOptions):
+        if item.name not in ("set", "workers"):
+            assert getattr(again, item.name) == getattr(HOROVOD, item.name) != item.default, item.name
+    assert commands.horovod_arguments(HorovodOptions()) == []
+    zeros = replace(HorovodOptions(), fusion_threshold_mib=0.0, cycle_time_ms=0.0)
+    assert commands.horovod_arguments(zeros) == ["--fusion-threshold-mib", "0.0", "--cycle-time-ms", "0.0"]
 
 
 @pytest.mark.parametrize("strategy", ["torch-single", "tf-single", "tf-mirrored"])
@@ -48,6 +107,132 @@ def test_torchrun_starts_one_process_a_worker_and_listens_on_loopback_alone() ->
         *("-m", "distributed.torch_ddp", "--recipe", "r", "--workers", "3"),
     ]
     assert "--standalone" not in found
+
+
+@pytest.mark.parametrize("strategy", ["torch-horovod", "tf-horovod"])
+def test_mpirun_starts_one_process_a_worker_on_loopback_and_ties_none_to_a_core(
+    mpirun, strategy: str
+) -> None:
+    launcher, script = started(strategy)
+    assert launcher == ["mpirun", "-np", "2", "--bind-to", "none", "--oversubscribe", *LOOPBACK]
+    module = f"distributed.{strategy.replace('-', '_')}"
+    words = ["--recipe", "r", "--cycle-time-ms", "2.0", "--workers", "2"]
+    assert script == ["/env/bin/python", "-m", module, *words]
+
+
+def test_open_mpi_lets_root_start_only_if_told_and_gpus_are_not_shared(mpirun, monkeypatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert "--allow-run-as-root" in started()[0]
+    monkeypatch.setattr(commands, "visible_gpus", lambda: 8)
+    assert started()[0] == ["mpirun", "-np", "2", "--bind-to", "none", "--allow-run-as-root", *LOOPBACK]
+
+
+def test_over_several_hosts_what_the_script_needs_goes_along(mpirun) -> None:
+    for strategy in ("torch-horovod", "tf-horovod"):
+        launcher, _ = started(strategy, hostfile=Path("my hosts"))
+        names = [*commands.training_environment(strategy), "TRIMARAN_LAUNCHER"]
+        exported = [word for name in names for word in ("-x", name)]
+        assert launcher == ["mpirun", "-np", "2", "--bind-to", "none", "--hostfile", "my hosts", *exported]
+    assert "PYTHONPATH" in launcher
+    assert "TF_CPP_MIN_LOG_LEVEL" in launcher
+
+
+def test_mpichs_mpirun_is_told_nothing_that_it_does_not_know(mpirun, monkeypatch) -> None:
+    mpirun(MPICH)
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    assert started()[0] == ["mpirun", "-np", "2"]
+    assert started(hostfile=Path("h"))[0] == ["mpirun", "-np", "2", "-f", "h"]
+
+
+def test_horovodrun_starts_over_gloo_on_loopback_or_the_hosts(mpirun) -> None:
+    launcher, script = started(launcher="horovodrun")
+    assert launcher == ["/env/bin/horovodrun", "--gloo", "-np", "2", "--network-interfaces", "lo"]
+    assert script[:3] == ["/env/bin/python", "-m", "distributed.torch_horovod"]
+    launcher, _ = started(launcher="horovodrun", hostfile=Path("h"))
+    assert launcher == ["/env/bin/horovodrun", "--gloo", "-np", "2", "--hostfile", "h"]
+
+
+def test_where_mpirun_cannot_start_horovod_horovodrun_takes_its_place(mpirun, monkeypatch) -> None:
+    assert commands.choose_launcher("tf-horovod", None) == "mpirun"
+    assert commands.choose_launcher("tf-horovod", "horovodrun") == "horovodrun"
+    monkeypatch.setattr(commands.horovod_setup, "installed_with_mpi", lambda: False)
+    assert commands.choose_launcher("tf-horovod", None) == "horovodrun"
+    monkeypatch.setattr(commands.horovod_setup, "installed_with_mpi", lambda: True)
+    mpirun(None)
+    assert commands.choose_launcher("tf-horovod", None) == "horovodrun"
+    assert (
+        commands.choose_launcher("tf-horovod", "mpirun") == "mpirun"
+    )  # asked for: check_launcher says why not
+    with pytest.raises(
+        UsageError, match=r"^--launcher: found 'torchrun', expected for tf-horovod one of: mpirun, h"
+    ):
+        commands.choose_launcher("tf-horovod", "torchrun")
+
+
+def test_a_launcher_that_is_missing_or_of_no_use_is_told_with_the_other(mpirun, monkeypatch) -> None:
+    assert commands.startable("torch-horovod") == ["mpirun", "horovodrun"]
+    mpirun(None)
+    with pytest.raises(
+        UsageError, match=r"^mpirun: not found on PATH; .*apt-get install .*--launcher horovodrun"
+    ):
+        commands.check_launcher("torch-horovod", "mpirun")
+    assert commands.startable("torch-horovod") == ["horovodrun"]
+    mpirun(OPEN_MPI)
+    monkeypatch.setattr(commands.horovod_setup, "has_mpi", lambda folder: False)
+    with pytest.raises(
+        UsageError, match=r"^mpirun: found, but /lib/horovod was built without MPI; .*horovodrun"
+    ):
+        commands.check_launcher("tf-horovod", "mpirun")
+    assert commands.startable("tf-horovod") == ["horovodrun"]
+
+
+def test_a_horovod_that_does_not_fit_stops_both_launchers_and_no_others(mpirun, monkeypatch) -> None:
+    def check_build(framework: str) -> Path:
+        raise UsageError(f"horovod: not built for {framework}")
+
+    monkeypatch.setattr(commands.horovod_setup, "check_build", check_build)
+    for strategy, framework in (("torch-horovod", "torch"), ("tf-horovod", "tensorflow")):
+        for launcher in ("mpirun", "horovodrun"):
+            with pytest.raises(UsageError, match=f"^horovod: not built for {framework}$"):
+                commands.check_launcher(strategy, launcher)
+        assert commands.startable(strategy) == []
+    assert commands.startable("torch-ddp") == ["torchrun"]
+    assert commands.startable("tf-mirrored") == ["direct"]
+
+
+@pytest.mark.parametrize(
+    ("text", "slots"),
+    [
+        ("a slots=2\nb slots=3\n", 5),
+        ("# two nodes\n\na slots=2 # the big one\n   \nb\n", 3),
+        ("a max_slots=9 slots=4", 4),
+        ("a\nb\nc", 3),
+        ("#a slots=8\n", 0),
+        ("", 0),
+    ],
+)
+def test_a_hostfile_has_as_many_slots_as_workers(tmp_path: Path, text: str, slots: int) -> None:
+    hostfile = tmp_path / "hosts"
+    hostfile.write_text(text)
+    commands.check_hostfile(hostfile, slots)
+    with pytest.raises(UsageError) as caught:
+        commands.check_hostfile(hostfile, slots + 1)
+    assert str(caught.value).startswith(
+        f"--workers: found {slots + 1}, but the hosts in {hostfile} have {slots} slot"
+    )
+
+
+@pytest.mark.parametrize("content", [None, b"a slots=two", b"a slots=", b"\xff\xfe slots=2"])
+def test_a_hostfile_that_cannot_be_read_is_one_line(tmp_path: Path, content: bytes | None) -> None:
+    hostfile = tmp_path / "hosts"
+    if content is not None:
+        hostfile.write_bytes(content)
+    with pytest.raises(UsageError) as caught:
+        commands.check_hostfile(hostfile, 1)
+    line = str(caught.value)
+    assert line.isprintable()
+    assert line.startswith(f"--hostfile {hostfile}: ")
+    assert line.endswith("expected lines of the form: host slots=4")
 
 
 def test_the_environment_finds_the_checkout_first_and_gives_a_worker_one_thread(monkeypatch) -> None:

@@ -1,6 +1,7 @@
 """The runs that the traps are judged by: clean ones, and for each trap one in which it is sprung.
 
-Three programs do the work (mutant.py): one for torch-single, one a rank for torch-ddp, one for TensorFlow.
+A few programs do the work (mutant.py): one for torch-single, one a rank for torch-ddp, one for TensorFlow, and under
+mpirun one a rank for each framework's Horovod.
 """
 
 import json
@@ -16,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from launchers.commands import free_port, option_arguments
+from launchers.commands import free_port, mpirun_flags, option_arguments, startable
 from recipes.recipe import Recipe, load_recipe
 from training.options import Options
 
@@ -25,7 +26,9 @@ TIME_LIMIT_S = 360
 ACCUMULATION = {("resnet", 1): 4, ("resnet", 2): 2, ("resnet", 4): 1, ("gpt", 1): 1, ("gpt", 2): 1}
 """Micro-batches a worker, by recipe and workers: for a ResNet four in all, since BatchNorm sees each of them."""
 EVERY_STEP = ("run.checkpoint_every=1", "run.keep_checkpoints=1000")
-PEERS = {"torch-ddp": "clean-tf-mirrored-resnet", "tf-mirrored": "clean-torch-ddp-resnet"}
+PEERS = {"tf-mirrored": "clean-torch-ddp-resnet"} | dict.fromkeys(
+    ("torch-ddp", "torch-horovod", "tf-horovod"), "clean-tf-mirrored-resnet"
+)
 HOSTILE_KERAS = {
     "backend": "torch",
     "floatx": "float16",
@@ -51,7 +54,7 @@ class Done:
 
 
 class Runs:
-    """All jobs of the three programs, run when the first is asked for."""
+    """All jobs of the programs, run when the first is asked for."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -74,7 +77,7 @@ class Runs:
     def _add_all(self) -> None:
         for recipe in ("gpt", "resnet"):
             self._add(f"reference-{recipe}", "torch-single", recipe, evaluates=True)
-        for strategy in ("tf-mirrored", "tf-single", "torch-ddp"):
+        for strategy in ("tf-mirrored", "tf-single", "torch-ddp", "torch-horovod", "tf-horovod"):
             for recipe in ("gpt", "resnet"):
                 self._add(f"clean-{strategy}-{recipe}", strategy, recipe, evaluates=strategy != "tf-single")
         for name, variant in self.variants.items():
@@ -122,7 +125,10 @@ class Runs:
             tensorflow = pool.submit(self._program, "tf-mirrored", "tf-single")
             torch = pool.submit(lambda: self._program("torch-single") | self._program("torch-ddp"))
             errors = torch.result() | tensorflow.result()
-        for name, job in self.jobs.items():
+        for name in ("torch-horovod", "tf-horovod"):  # one by one: ranks that wait for each other wait busily
+            errors |= self._program(name) if "mpirun" in startable(name) else {}
+        for name in errors:
+            job = self.jobs[name]
             reference = Path(job["reference"] or job["run_dir"])
             peer = PEERS.get(job["strategy"]) if reference.name == "reference-resnet" else None
             self.runs[name] = Done(
@@ -144,7 +150,9 @@ class Runs:
         files = [self.folder / f"{strategies[0]}-{part}.json" for part in ("jobs", "results")]
         files[0].write_text(json.dumps(jobs))
         ranks = range(2 if strategies == ("torch-ddp",) else 1)
-        programs = [self._start(files, rank) for rank in ranks]
+        flags = mpirun_flags(strategies[0], None)
+        launcher = ["mpirun", "-np", "2", *flags] if strategies[0].endswith("-horovod") else []
+        programs = [self._start(launcher, files, rank) for rank in ranks]
         try:
             for rank, program in enumerate(programs):
                 code = program.wait(timeout=TIME_LIMIT_S)
@@ -157,15 +165,14 @@ class Runs:
         self.keras_settings = results["keras"] or self.keras_settings
         return results["errors"]
 
-    def _start(self, files: list[Path], rank: int) -> subprocess.Popen:
+    def _start(self, launcher: list[str], files: list[Path], rank: int) -> subprocess.Popen:
         home = self.folder / "keras-home"
         home.mkdir(exist_ok=True)
         (home / "keras.json").write_text(json.dumps(HOSTILE_KERAS))
         settings = {"OMP_NUM_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": ""}
         environment = os.environ | settings | {"KERAS_HOME": str(home), "PYTHONPATH": str(HERE.parents[1])}
         environment.pop("KERAS_BACKEND", None)  # it would win over keras.json
-        results = files[1] if rank == 0 else files[1].with_suffix(f".{rank}")
-        command = [sys.executable, str(HERE / "mutant.py"), str(files[0]), str(results), str(rank)]
+        command = [*launcher, sys.executable, str(HERE / "mutant.py"), *map(str, files), str(rank)]
         with _log(files, rank).open("w") as log:
             return subprocess.Popen(command, env=environment, stdout=log, stderr=subprocess.STDOUT)
 

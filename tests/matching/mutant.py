@@ -1,6 +1,6 @@
 """Runs strategy scripts one after another in one process, each with a few lines of the code changed.
 
-    python mutant.py JOBS.json RESULTS.json [RANK]
+    python mutant.py JOBS.json RESULTS.json [RANK]                    (RANK is Open MPI's where mpirun starts it)
 
 A job is what `Runs` in conftest.py writes: strategy, arguments, edits, and whether it evaluates. Edits replace text in
 the source as `ast.unparse` prints it, so that neither formatting nor a comment can keep a mutation from applying. The
@@ -13,11 +13,11 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec, SourceFileLoader
 from importlib.util import spec_from_file_location
 from pathlib import Path
-from types import CodeType
+from types import CodeType, ModuleType
 from typing import ClassVar
 
 ROOT = Path(__file__).parents[2]
@@ -26,6 +26,7 @@ WORKERS = 2
 """Under torch-ddp, where this program is started once for each of them."""
 
 KEPT: list[object] = []
+LEAVE: list[Callable[[], None]] = []
 
 
 class Modules:
@@ -109,6 +110,9 @@ def _prepare(job: dict, rank: int) -> None:
         _keep_groups()
     if job["strategy"].startswith("tf-"):
         _prepare_tensorflow(job["strategy"])
+    if job["strategy"].endswith("-horovod"):
+        framework = {"torch": "torch", "tf": "tensorflow"}[job["strategy"].partition("-")[0]]
+        _stay(importlib.import_module(f"horovod.{framework}"))
     if not job["evaluates"]:
         importlib.import_module("training.loop").Training.evaluate = lambda self: None
 
@@ -127,6 +131,13 @@ def _keep_groups() -> None:
     dist.destroy_process_group = keep_and_destroy
 
 
+def _stay(hvd: ModuleType) -> None:
+    """MPI starts once a process, so its group stays till the end."""
+    if not LEAVE:
+        LEAVE.append(hvd.shutdown)
+        vars(hvd)["shutdown"] = lambda: None
+
+
 def _prepare_tensorflow(strategy: str) -> None:
     """What TensorFlow allows once a process: logical CPUs, and a MirroredStrategy (whose collectives have numbers)."""
     toolbox = importlib.import_module("distributed.toolbox_tf")  # the first that a script imports
@@ -135,7 +146,9 @@ def _prepare_tensorflow(strategy: str) -> None:
     # Three steps do not repay optimizing the graph.
     tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
     tf.distribute.experimental_set_strategy(None)  # that of the run before
-    if strategy == "tf-single":
+    if strategy == "tf-horovod" and not LEAVE:
+        return  # the first chooses the device for all
+    if strategy in ("tf-single", "tf-horovod"):
         vars(toolbox)["choose_devices"] = lambda run: ["CPU:0"]
     elif "Once" not in tf.distribute.MirroredStrategy.__name__:
         tf.distribute.MirroredStrategy = _made_once(tf.distribute.MirroredStrategy)
@@ -184,13 +197,18 @@ def _is_done(run_dir: Path) -> bool:
 
 
 def main() -> None:
-    jobs, results, rank = Path(sys.argv[1]), Path(sys.argv[2]), int([*sys.argv, "0"][3])
+    jobs, results = Path(sys.argv[1]), Path(sys.argv[2])
+    rank = int(os.environ.get("OMPI_COMM_WORLD_RANK", [*sys.argv, "0"][3]))
+    if rank > 0:
+        results = results.with_suffix(f".{rank}")
     endings = {}
     for job in json.loads(jobs.read_text()):
         began = time.monotonic()
         endings[job["name"]] = run(job, rank)
         print(f"{job['name']}: {time.monotonic() - began:.1f} s, {endings[job['name']]}", flush=True)
     results.write_text(json.dumps({"errors": endings, "keras": _keras_settings()}))
+    for leave in LEAVE:
+        leave()
     os._exit(0)  # threads of runs that failed may still wait for each other
 
 

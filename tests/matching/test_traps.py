@@ -18,7 +18,7 @@ from training.state import Arrays
 HERE = Path(__file__).parent
 CONTENT = tomllib.loads((HERE / "traps.toml").read_text())
 TRAPS = CONTENT["traps"]
-STRATEGIES = ("tf-single", "tf-mirrored", "torch-ddp")
+STRATEGIES = ("tf-single", "tf-mirrored", "torch-ddp", "torch-horovod", "tf-horovod")
 CLEAN = [f"clean-{strategy}-{recipe}" for strategy in STRATEGIES for recipe in ("gpt", "resnet")]
 CLEAN += [f"clean-{variant}" for variant in CONTENT["variants"]]
 COMPARED = {"loss": "loss", "gradient": "gradient", "gradient norm": "gradient", "update": "update"}
@@ -28,7 +28,13 @@ EVALUATION_BOUND = 1e-9
 pytestmark = pytest.mark.timeout(400)
 
 
-@pytest.mark.parametrize("name", TRAPS)
+def cases(names: list[str], strategies: list[str]) -> list:
+    """One a run; those under Horovod need it."""
+    needs = [[pytest.mark.horovod] if strategy.endswith("-horovod") else [] for strategy in strategies]
+    return [pytest.param(name, marks=marks) for name, marks in zip(names, needs, strict=True)]
+
+
+@pytest.mark.parametrize("name", cases(list(TRAPS), [trap["strategy"] for trap in TRAPS.values()]))
 def test_a_sprung_trap_is_seen(runs, name):
     run, trap = runs[name], TRAPS[name]
     if "error" in trap:
@@ -36,7 +42,7 @@ def test_a_sprung_trap_is_seen(runs, name):
     assert seen(runs, name) == set(trap["seen"])
 
 
-@pytest.mark.parametrize("name", CLEAN)
+@pytest.mark.parametrize("name", cases(CLEAN, [name.split("-", 1)[1].rpartition("-")[0] for name in CLEAN]))
 def test_nothing_is_seen_where_no_trap_is_sprung(runs, name):
     assert runs[name].error is None
     assert compare(runs, name).failures() == []

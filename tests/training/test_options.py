@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from training.options import Options, parse, warn
+from training.options import HorovodOptions, Options, parse, warn
 from training.problems import UsageError
 
 PROGRAM = "python -m distributed.torch_single"
@@ -13,6 +13,25 @@ def test_every_option_is_read() -> None:
     text = "--recipe r --run-dir d --workers 3 --accumulation 2 --resume --stop-after 4 --eager"
     options = parse(Options, PROGRAM, text.split())
     assert options == Options("r", Path("d"), [], 3, 2, True, 4, True)
+
+
+def test_horovods_own_options_are_read_beside_the_others_and_left_alone_by_default() -> None:
+    text = (
+        "--recipe r --fusion-threshold-mib 0.5 --cycle-time-ms 2 --compression fp16 --adasum --autotune "
+        "--timeline t.json --stall-check-s 0"
+    )
+    found = parse(HorovodOptions, PROGRAM, text.split())
+    assert found.recipe == "r"
+    assert (found.fusion_threshold_mib, found.cycle_time_ms, found.stall_check_s) == (0.5, 2.0, 0.0)
+    assert (found.compression, found.adasum, found.autotune) == ("fp16", True, True)
+    assert found.timeline == Path("t.json")
+    own = set(HorovodOptions.__dataclass_fields__) - set(Options.__dataclass_fields__)
+    plain = parse(HorovodOptions, PROGRAM, [])
+    assert [name for name in sorted(own) if getattr(plain, name)] == ["compression"]
+    assert plain == HorovodOptions(compression="none")
+    with pytest.raises(UsageError, match=r"'bf16'.*--compression.*none.*fp16") as caught:
+        parse(HorovodOptions, PROGRAM, ["--compression", "bf16"])
+    assert str(caught.value).isprintable()
 
 
 def test_set_takes_any_number_of_overrides_any_number_of_times_in_their_order() -> None:
