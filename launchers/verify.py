@@ -101,7 +101,10 @@ def _plans(options: VerifyOptions) -> list[Plan]:
             raise UsageError(
                 f"--strategies: found {name!r}, expected all or some of: {','.join(commands.LAUNCHERS)}"
             )
-        commands.check_launcher(name, commands.choose_launcher(name, None))
+        try:
+            commands.check_launcher(name, commands.choose_launcher(name, None))
+        except UsageError as error:
+            raise UsageError(f"{name}: {error}; or compare without it, by --strategies") from None
     try:
         workers = sorted({int(text) for text in options.workers.split(",")})
     except ValueError:

@@ -68,7 +68,7 @@ def write_markdown(folder: Path, results: list[Result]) -> Path:
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     path = folder / "report.md"
     path.write_text(
-        f"# Same training, four strategies\n\n{table}\n\n{NOTE}\n\n![training loss](report.png)\n"
+        f"# One training under several strategies\n\n{table}\n\n{NOTE}\n\n![training loss](report.png)\n"
     )
     return path
 
@@ -97,8 +97,10 @@ def write_picture(folder: Path, results: list[Result]) -> Path:
     colours = {
         "torch-single": "#000000",
         "torch-ddp": "#0072B2",
+        "torch-horovod": "#56B4E9",
         "tf-single": "#E69F00",
         "tf-mirrored": "#009E73",
+        "tf-horovod": "#D55E00",
     }
     for (curves, bars), recipe in zip(axes, recipes, strict=True):
         runs = [result for result in results if result.recipe == recipe]

@@ -150,7 +150,8 @@ def test_a_rank_is_known_before_anything_else_is() -> None:
     assert topology.launched_rank({}) == 0
     for family in (TORCHRUN, HOROVODRUN, OPEN_MPI, MPICH):
         assert topology.launched_rank(family) == 3
-    assert topology.launched_rank({**MPICH, "OMPI_COMM_WORLD_RANK": "1"}) == 1
+    assert topology.launched_rank({**MPICH, "OMPI_COMM_WORLD_RANK": "1"}) == 3  # the whole kind, as from_mpi
+    assert topology.launched_rank({"PMI_RANK": "2"}) == 2
     assert topology.launched_rank({"PMI_RANK": "one"}) == 0
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from launchers import commands
 from scaling import study
 from scaling.results import Result, read_result, read_status
 from scaling.table import HEADER, print_table, rows, write_csv, write_markdown, write_picture
@@ -78,8 +79,20 @@ def test_a_run_is_kept_only_if_it_is_complete_and_of_the_same_recipe(tmp_path: P
 def test_single_strategies_run_once_and_torch_single_first() -> None:
     runs = list(study._runs(study.StudyOptions(recipes="verify-gpt")))
     assert runs[0] == ("verify-gpt", "torch-single", 1)
-    assert [workers for _, strategy, workers in runs if strategy == "tf-mirrored"] == [1, 2]
+    assert [workers for _, strategy, workers in runs if strategy == "tf-mirrored"] == [2]
     assert sum(strategy.endswith("-single") for _, strategy, _ in runs) == 2
+
+
+def test_what_cannot_start_here_is_left_out_and_told(monkeypatch, capsys) -> None:
+    def check(strategy: str, launcher: str) -> None:
+        if strategy.endswith("-horovod"):
+            raise UsageError("horovod: not installed")
+
+    monkeypatch.setattr(commands, "check_launcher", check)
+    strategies = {strategy for _, strategy, _ in study._runs(study.StudyOptions(recipes="verify-gpt"))}
+    assert strategies == {"torch-single", "torch-ddp", "tf-single", "tf-mirrored"}
+    told = capsys.readouterr().err.splitlines()
+    assert told == [f"trimaran: {name}-horovod NOT RUN: horovod: not installed" for name in ("torch", "tf")]
 
 
 @pytest.mark.parametrize(
