@@ -134,7 +134,8 @@ def _copy(source: BinaryIO, tail: bytearray) -> None:
 
 
 def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    # Not SIGKILL: a launcher ends its ranks, and mpirun removes its shared memory.
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _send(child: subprocess.Popen, number: int) -> None:
