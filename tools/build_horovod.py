@@ -197,7 +197,7 @@ def build(ingredients: dict[str, str | None], wheel: Path) -> None:
     with tempfile.TemporaryDirectory(dir=CACHE, prefix="building-") as name:
         folder = Path(name)
         source = folder / f"horovod-{VERSION}"
-        shutil.unpack_archive(fetch(folder), folder, filter="data")
+        shutil.unpack_archive(fetch(folder), folder)
         subprocess.run(["patch", "-p1", "--fuzz=0", "--quiet", "-i", PATCH], cwd=source, check=True)
         environment = {**os.environ, **switches(ingredients), **tools()}
         with (CACHE / "build.log").open("w") as log:
