@@ -59,13 +59,15 @@ def main() -> int:
     @tf.function(autograph=False)
     def update(inputs, targets, target_count, learning_rate):
         loss, gradients = gradients_of(inputs, targets, target_count)
-        loss = hvd.allreduce(loss, name="loss", op=hvd.Sum)
         named = zip(optimizer.variables, gradients, strict=True)
         gradients = [combine(name, gradient * share if share > 1 else gradient) for name, gradient in named]
         return loss, optimizer.apply(gradients, learning_rate)
 
     def step(placed: toolbox.Placed, learning_rate: float, report: bool) -> tuple[tf.Tensor, tf.Tensor]:
-        return update(*placed, tf.constant(learning_rate, tf.float64))
+        loss, norm = update(*placed, tf.constant(learning_rate, tf.float64))
+        if report:
+            loss = hvd.allreduce(loss, name="loss", op=hvd.Sum)
+        return loss, norm
 
     # 5. Evaluate ----------------------------------------------------------------------------------
     evaluate_batch = tf.function(sums_of, autograph=False)

@@ -55,7 +55,7 @@ class HorovodOptions(Options):
     fusion_threshold_mib: float | None = None
     """Gradients that are ready together travel together, in buffers of this size (Horovod: 128; 0 is no fusion)."""
     cycle_time_ms: float | None = None
-    """How long Horovod waits between two looks for gradients that are ready (Horovod: 1)."""
+    """How long Horovod waits between two looks for gradients that are ready (default: 10 on a CPU, else its own 1)."""
     compression: Literal["none", "fp16"] = "none"
     """What gradients travel as. fp16 halves the traffic and changes what is computed."""
     adasum: bool = False

@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -138,34 +140,36 @@ def assert_all_gone(mark: str) -> None:
         time.sleep(0.1)
 
 
-@pytest.mark.parametrize("launcher", ["mpirun", "horovodrun"])
-def test_when_a_rank_is_killed_the_others_end_and_it_is_named(tmp_path: Path, launcher: str) -> None:
-    mark, run_dir = str(tmp_path), tmp_path / "run"
-    options = (*TINY, *ENDLESS, "--workers", "2", "--run-dir", str(run_dir), "--launcher", launcher)
-    process = start(sys.executable, "-m", "launchers.train", "torch-horovod", *options, mark=mark)
+@contextmanager
+def endless_run(folder: Path, launcher: str) -> Iterator[subprocess.Popen]:
+    """A run of two ranks under launchers.train that is past its first steps; what is left of it is killed."""
+    options = (*TINY, *ENDLESS, "--workers", "2", "--run-dir", str(folder / "run"), "--launcher", launcher)
+    process = start(sys.executable, "-m", "launchers.train", "torch-horovod", *options, mark=str(folder))
     try:
-        wait_for_steps(run_dir, process)
-        ranks(mark)[1].send_signal(signal.SIGKILL)
-        _, errors = process.communicate(timeout=SECONDS_TO_END)
+        wait_for_steps(folder / "run", process)
+        yield process
     finally:
         process.kill()
-    assert process.returncode == 1
-    assert errors.splitlines()[-1] == "trimaran: torch-horovod failed: rank 1 ended with signal SIGKILL"
-    assert_all_gone(mark)
+        assert_all_gone(str(folder))
+        process.communicate(timeout=SECONDS_TO_END)
+
+
+@pytest.mark.parametrize("launcher", ["mpirun", "horovodrun"])
+def test_when_a_rank_is_killed_the_others_end_and_it_is_named(tmp_path: Path, launcher: str) -> None:
+    with endless_run(tmp_path, launcher) as process:
+        ranks(str(tmp_path))[1].send_signal(signal.SIGKILL)
+        assert process.stderr is not None
+        last = process.stderr.read().splitlines()[-1]
+        assert process.wait(SECONDS_TO_END) == 1
+    assert last == "trimaran: torch-horovod failed: rank 1 ended with signal SIGKILL"
 
 
 @pytest.mark.parametrize("launcher", ["mpirun", "horovodrun"])
 def test_when_the_launcher_is_killed_no_rank_stays_behind(tmp_path: Path, launcher: str) -> None:
-    mark, run_dir = str(tmp_path), tmp_path / "run"
-    options = (*TINY, *ENDLESS, "--workers", "2", "--run-dir", str(run_dir), "--launcher", launcher)
-    process = start(sys.executable, "-m", "launchers.train", "torch-horovod", *options, mark=mark)
-    try:
-        wait_for_steps(run_dir, process)
-        assert sorted(ranks(mark)) == [0, 1]
-    finally:
+    with endless_run(tmp_path, launcher) as process:
+        assert sorted(ranks(str(tmp_path))) == [0, 1]
         process.kill()
-    assert_all_gone(mark)
-    process.communicate(timeout=SECONDS_TO_END)
+        assert_all_gone(str(tmp_path))
 
 
 def test_a_raw_mpirun_that_stops_early_ends_with_75(tmp_path: Path) -> None:

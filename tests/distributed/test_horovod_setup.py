@@ -163,11 +163,19 @@ def test_adasum_halves_its_ranks_again_and_again(workers: int, sound: bool) -> N
 )
 def test_a_flag_sets_its_variables_and_no_others(options: dict, variables: dict[str, str]) -> None:
     theirs = dict.fromkeys(horovod_setup.VARIABLES, "theirs")
-    for before in ({}, theirs):
+    for before in ({"HOROVOD_CYCLE_TIME": "1"}, theirs):
         environment = dict(before)
         horovod_setup.prepare_horovod(HorovodOptions(**options), WORLD, environment)
         assert environment == {**before, **variables}
     assert set(variables) <= set(horovod_setup.VARIABLES)  # or run.json would not show it
+
+
+@pytest.mark.parametrize(("gpus", "expected"), [(0, {"HOROVOD_CYCLE_TIME": "10"}), (2, {})])
+def test_without_a_gpu_horovod_looks_less_often(gpus: int, expected: dict[str, str], monkeypatch) -> None:
+    monkeypatch.setattr(horovod_setup, "visible_gpus", lambda environment: gpus)
+    environment: dict[str, str] = {}
+    horovod_setup.prepare_horovod(HorovodOptions(), WORLD, environment)
+    assert environment == expected
 
 
 class Horovod(SimpleNamespace):

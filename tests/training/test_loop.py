@@ -244,7 +244,7 @@ def test_tokens_are_counted_by_the_real_ones_across_a_resume(train_tiny, tmp_pat
     assert (counts > 0).all()
     assert (counts <= 4 * 16).all()
     last = rows(tmp_path / "whole")[-1]
-    assert last["tokens_per_s"] * last["step_time_s"] == pytest.approx(last["tokens"] / 6)
+    assert last["tokens_per_s"] * last["step_time_s"] == pytest.approx(counts[-1])  # a window of one step
 
 
 def test_only_the_main_process_writes_what_is_written_once(train_tiny, tmp_path: Path) -> None:
