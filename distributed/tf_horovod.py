@@ -38,6 +38,9 @@ def main() -> int:
     (device,) = toolbox.choose_devices(run)
     horovod_setup.check_abilities(hvd, options, device.startswith("GPU"))
 
+    def gather(numbers):
+        return hvd.allgather(tf.constant(numbers[None]), name="facts").numpy()
+
     # 3. Place the model ---------------------------------------------------------------------------
     # BatchNorm's statistics stay each worker's own until they are averaged.
     model = toolbox.build_model(run)
@@ -97,7 +100,7 @@ def main() -> int:
 
     # 7. Train -------------------------------------------------------------------------------------
     settings = toolbox.settings(run) | {"horovod": horovod_setup.settings(hvd, options)}
-    code = train(run, Strategy(toolbox.placement(run), step, evaluate, state, restore, settings))
+    code = train(run, Strategy(gather, toolbox.placement(run), step, evaluate, state, restore, settings))
 
     # 8. Leave the group ---------------------------------------------------------------------------
     # Together: mpirun ends the others as soon as one process is gone with an exit code such as 75.

@@ -30,6 +30,9 @@ def main() -> int:
     strategy = tf.distribute.MirroredStrategy(toolbox.choose_devices(run))
     tf.distribute.experimental_set_strategy(strategy)
 
+    def gather(numbers):
+        return numbers[None]
+
     # 3. Place the model ---------------------------------------------------------------------------
     # Every replica restores the same state; BatchNorm's statistics stay each worker's own until they are averaged.
     model = toolbox.build_model(run)
@@ -86,7 +89,9 @@ def main() -> int:
         toolbox.restore_state(model, optimizer, state)
 
     # 7. Train -------------------------------------------------------------------------------------
-    code = train(run, Strategy(toolbox.placement(run), step, evaluate, state, restore, toolbox.settings(run)))
+    code = train(
+        run, Strategy(gather, toolbox.placement(run), step, evaluate, state, restore, toolbox.settings(run))
+    )
 
     # 8. Leave the group ---------------------------------------------------------------------------
     return code

@@ -28,6 +28,9 @@ def main() -> int:
     # 2. Join the group ----------------------------------------------------------------------------
     toolbox.choose_devices(run)
 
+    def gather(numbers):
+        return numbers[None]
+
     # 3. Place the model ---------------------------------------------------------------------------
     model = toolbox.build_model(run)
     optimizer = Optimizer(model, run)
@@ -58,7 +61,9 @@ def main() -> int:
         toolbox.restore_state(model, optimizer, state)
 
     # 7. Train -------------------------------------------------------------------------------------
-    code = train(run, Strategy(toolbox.placement(run), step, evaluate, state, restore, toolbox.settings(run)))
+    code = train(
+        run, Strategy(gather, toolbox.placement(run), step, evaluate, state, restore, toolbox.settings(run))
+    )
 
     # 8. Leave the group ---------------------------------------------------------------------------
     return code

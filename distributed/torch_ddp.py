@@ -37,6 +37,12 @@ def main() -> int:
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # nobody else need hear
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
 
+    def gather(numbers):
+        ours = torch.from_numpy(numbers).to(device)
+        rows = [torch.empty_like(ours) for _ in range(run.workers)]
+        dist.all_gather(rows, ours)
+        return torch.stack(rows).numpy(force=True)
+
     # 3. Place the model ---------------------------------------------------------------------------
     # Every rank restores the same state; BatchNorm's statistics stay each worker's own until they are averaged.
     model = toolbox.build_model(run, device)
@@ -88,7 +94,9 @@ def main() -> int:
     # 7. Train -------------------------------------------------------------------------------------
     code = train(
         run,
-        Strategy(toolbox.placement(run, device), step, evaluate, state, restore, toolbox.settings(device)),
+        Strategy(
+            gather, toolbox.placement(run, device), step, evaluate, state, restore, toolbox.settings(device)
+        ),
     )
 
     # 8. Leave the group ---------------------------------------------------------------------------

@@ -38,6 +38,9 @@ def main() -> int:
     device = toolbox.choose_device(run)
     horovod_setup.check_abilities(hvd, options, device.type == "cuda")
 
+    def gather(numbers):
+        return hvd.allgather(torch.from_numpy(numbers)[None], name="facts").numpy()
+
     # 3. Place the model ---------------------------------------------------------------------------
     # BatchNorm's statistics stay each worker's own until they are averaged.
     model = toolbox.build_model(run, device)
@@ -109,7 +112,9 @@ def main() -> int:
 
     # 7. Train -------------------------------------------------------------------------------------
     settings = toolbox.settings(device) | {"horovod": horovod_setup.settings(hvd, options)}
-    code = train(run, Strategy(toolbox.placement(run, device), step, evaluate, state, restore, settings))
+    code = train(
+        run, Strategy(gather, toolbox.placement(run, device), step, evaluate, state, restore, settings)
+    )
 
     # 8. Leave the group ---------------------------------------------------------------------------
     # Together: mpirun ends the others as soon as one process is gone with an exit code such as 75.

@@ -26,6 +26,9 @@ def main() -> int:
     # 2. Join the group ----------------------------------------------------------------------------
     device = toolbox.choose_device(run)
 
+    def gather(numbers):
+        return numbers[None]
+
     # 3. Place the model ---------------------------------------------------------------------------
     model = toolbox.build_model(run, device)
     optimizer = Optimizer(model, run)
@@ -55,7 +58,9 @@ def main() -> int:
     # 7. Train -------------------------------------------------------------------------------------
     code = train(
         run,
-        Strategy(toolbox.placement(run, device), step, evaluate, state, restore, toolbox.settings(device)),
+        Strategy(
+            gather, toolbox.placement(run, device), step, evaluate, state, restore, toolbox.settings(device)
+        ),
     )
 
     # 8. Leave the group ---------------------------------------------------------------------------

@@ -82,19 +82,36 @@ def training_command(
     """The full argument list that trains with `workers` workers, on this node unless there is a hostfile."""
     script = ["-m", f"distributed.{strategy.replace('-', '_')}"]
     arguments = [*script, *option_arguments(options), "--workers", str(workers)]
-    match choose_launcher(strategy, launcher):
+    chosen = choose_launcher(strategy, launcher)
+    return [
+        *launch_prefix(chosen, workers, strategy, hostfile=hostfile, python=python, port=port),
+        *arguments,
+    ]
+
+
+def launch_prefix(
+    launcher: str,
+    workers: int,
+    strategy: str,
+    *,
+    hostfile: Path | None = None,
+    python: str = sys.executable,
+    port: int | None = None,
+) -> list[str]:
+    """The launcher's own part of the command, up to the interpreter that runs a module in each worker."""
+    match launcher:
         case "torchrun":
             address = ["--master-addr=127.0.0.1", f"--master-port={port or free_port()}"]
             nodes = [f"--nproc-per-node={workers}", "--nnodes=1"]
-            return [python, "-m", "torch.distributed.run", *nodes, *address, *arguments]
+            return [python, "-m", "torch.distributed.run", *nodes, *address]
         case "mpirun":
-            return ["mpirun", "-np", str(workers), *mpirun_flags(strategy, hostfile), python, *arguments]
+            return ["mpirun", "-np", str(workers), *mpirun_flags(strategy, hostfile), python]
         case "horovodrun":
             hosts = ["--hostfile", str(hostfile)] if hostfile else ["--network-interfaces", "lo"]
             horovodrun = str(Path(python).with_name("horovodrun"))
-            return [horovodrun, "--gloo", "-np", str(workers), *hosts, python, *arguments]
+            return [horovodrun, "--gloo", "-np", str(workers), *hosts, python]
         case _:
-            return [python, *arguments]
+            return [python]
 
 
 def mpirun_flags(strategy: str, hostfile: Path | None) -> list[str]:

@@ -10,6 +10,7 @@ from models.specs import parameter_count, training_flops
 from recipes.recipe import Recipe
 from telemetry.hardware import hardware, versions
 from training import schedule
+from training.agreement import code_digest
 from training.run import Run, command_line
 from training.state import State, digest
 
@@ -59,6 +60,7 @@ def segment(run: Run, settings: dict) -> dict:
         "command": command_line(),
         "started_unix_s": time.time(),
         "settings": settings,
+        "code_digest": code_digest(),
         "versions": versions(),
         "hardware": hardware(),
     }

@@ -8,10 +8,13 @@ from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from data.order import SampleOrder
 from telemetry.progress import Progress
 from telemetry.run_log import RunLog, discard_after, write_json, write_status
 from training import checkpoint
+from training.agreement import as_numbers, check_agreement, facts
 from training.feed import Batches, evaluation_feed, training_feed
 from training.fingerprint import run_json
 from training.options import warn
@@ -27,6 +30,7 @@ from training.state import State
 class Strategy:
     """What a script does its own way.
 
+    gather(numbers): int64 [k] of every process as [processes, k], in the order of the ranks.
     place(batches): NumPy batches of this process's workers to its devices.
     step(placed, learning_rate, report): one update; returns loss and gradient norm as scalars still on the
         device. With `report` the loss is the mean over the global batch, without it may be this worker's part.
@@ -36,6 +40,7 @@ class Strategy:
     settings: the framework's settings, for run.json.
     """
 
+    gather: Callable[[np.ndarray], np.ndarray]
     place: Callable[[Batches], Any]
     step: Callable[[Any, float, bool], tuple[Any, Any]]
     evaluate: Callable[[Iterator[Batches]], tuple[float, float, float]]
@@ -198,7 +203,9 @@ class Training:
 
 
 def train(run: Run, strategy: Strategy) -> int:
-    """Run the recipe's steps from `run.start` on; returns the exit code."""
+    """Run the recipe's steps from `run.start` on; returns the exit code. Raises UsageError where ranks disagree."""
+    ours = facts(run)
+    check_agreement(ours, strategy.gather(as_numbers(ours)))
     if run.start is not None and run.start.step >= run.recipe.steps:
         if run.world.is_main:
             warn(f"{run.run_dir}: all {run.recipe.steps} steps are done already")

@@ -22,7 +22,7 @@ HERE = Path(__file__).parent
 TINY = ("--recipe", str(HERE / "tiny-resnet.toml"))
 ENDLESS = ("--set", "steps=1000000", "run.log_every=1")
 MPIRUN = ("mpirun", "--allow-run-as-root", "--oversubscribe", "--bind-to", "none", "-np", "2", sys.executable)
-SECONDS_TO_END = 20
+SECONDS_TO_END = 45
 NAMES = ("torch-horovod", "tf-horovod")
 
 
@@ -211,6 +211,17 @@ def test_a_process_that_is_a_world_of_its_own_does_not_train_alone(tmp_path: Pat
     (told,) = [line for line in errors.splitlines() if line.startswith("trimaran: ")]
     assert "rank 0 (local 0) of 2, but Horovod sees rank 0 (local 0) of 1" in told
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
+
+
+def test_ranks_with_different_recipes_stop_before_the_first_step(tmp_path: Path) -> None:
+    run = (sys.executable, "-m", "distributed.torch_horovod", *TINY, "--run-dir", str(tmp_path / "run"))
+    one = ("-np", "1", *run, "--set")
+    process = start(*MPIRUN[:-3], *one, "seed=1", ":", *one, "seed=2", mark=str(tmp_path))
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 2
+    (told,) = [line for line in errors.splitlines() if line.startswith("trimaran: ")]
+    assert told.startswith("trimaran: recipe id: rank(s) 1 have another than rank 0")
+    assert not (tmp_path / "run").exists()
 
 
 def test_more_workers_than_the_hosts_have_slots_are_not_started(tmp_path: Path) -> None:

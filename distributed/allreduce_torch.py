@@ -1,0 +1,63 @@
+"""Probe: an all-reduce of PyTorch tensors among the ranks that a launcher started. Prints one JSON line.
+
+torchrun --nproc-per-node=2 -m distributed.allreduce_torch gloo          (or nccl)
+mpirun -np 2 python -m distributed.allreduce_torch horovod
+"""
+
+import os
+import sys
+
+import torch
+
+from distributed.allreduce import ELEMENTS, measure, report
+from training.process import die_with_parent
+
+
+def main() -> int:
+    """Returns 0, or raises what the runtime raises."""
+    die_with_parent()
+    runtime = sys.argv[1]
+    torch.set_num_threads(1)
+    if runtime == "horovod":
+        import horovod.torch as hvd
+
+        hvd.init()
+        rank, ranks = hvd.rank(), hvd.size()
+        device = _device(hvd.local_rank(), uses_gpu=bool(hvd.nccl_built()))
+        ones = torch.ones(ELEMENTS, device=device)
+        figures = measure(lambda: _wait(hvd.allreduce(ones, name="probe", op=hvd.Sum)), ranks)
+        found = float(hvd.allreduce(ones, name="probe", op=hvd.Sum)[-1])
+        hvd.shutdown()
+        return report(figures, found, rank)
+    import torch.distributed as dist
+
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    dist.init_process_group(runtime)
+    ones = torch.ones(ELEMENTS, device=_device(int(os.environ["LOCAL_RANK"]), uses_gpu=runtime == "nccl"))
+
+    def all_reduce() -> float:
+        sums = ones.clone()
+        dist.all_reduce(sums)
+        return _wait(sums)
+
+    rank = dist.get_rank()
+    figures = measure(all_reduce, dist.get_world_size())
+    found = all_reduce()
+    dist.destroy_process_group()
+    return report(figures, found, rank)
+
+
+def _device(local_rank: int, *, uses_gpu: bool) -> torch.device:
+    if not (uses_gpu and torch.cuda.is_available()):
+        return torch.device("cpu")
+    torch.cuda.set_device(local_rank)
+    return torch.device("cuda", local_rank)
+
+
+def _wait(tensor: torch.Tensor) -> float:
+    """Until the tensor is there; its last element."""
+    return float(tensor[-1])
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

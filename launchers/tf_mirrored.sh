@@ -1,0 +1,14 @@
+#!/bin/sh
+# tf-mirrored on this node: one process that drives every GPU or, without GPUs, a core a worker; WORKERS=N says otherwise.
+# All arguments go to the script.
+#   launchers/tf_mirrored.sh --recipe digits-resnet18 --run-dir runs/a
+set -eu
+checkout=$(cd "$(dirname "$0")/.." && pwd)
+python=${PYTHON:-python}
+export PYTHONPATH="$checkout${PYTHONPATH:+:$PYTHONPATH}"
+gpus=$("$python" -c 'from distributed.topology import visible_gpus; print(visible_gpus())')
+workers=${WORKERS:-$([ "$gpus" -gt 0 ] && echo "$gpus" || nproc)}
+export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" # NumPy and the loader would take every core each
+export TF_CPP_MIN_LOG_LEVEL="${TF_CPP_MIN_LOG_LEVEL:-2}"
+
+exec "$python" -m distributed.tf_mirrored "$@" --workers "$workers"

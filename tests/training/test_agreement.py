@@ -1,0 +1,53 @@
+"""Ranks that mean different runs do not train together."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from training import agreement
+from training.agreement import as_numbers, check_agreement
+from training.problems import UsageError
+
+FACTS = {"recipe id": "0123456789abcdef", "parameters": "fedcba9876543210", "code version": "aa"}
+
+
+def table(*others: dict[str, str]) -> np.ndarray:
+    return np.stack([as_numbers(FACTS), *(as_numbers({**FACTS, **other}) for other in others)])
+
+
+def test_ranks_that_agree_may_train() -> None:
+    check_agreement(FACTS, table({}, {}, {}))
+    check_agreement(FACTS, as_numbers(FACTS)[None])
+
+
+@pytest.mark.parametrize("fact", FACTS)
+def test_who_differs_and_in_what_is_told_alike_on_every_rank(fact: str) -> None:
+    with pytest.raises(UsageError, match=rf"^{fact}: rank\(s\) 2, 3 have another than rank 0") as caught:
+        check_agreement(FACTS, table({}, {fact: "x"}, {fact: "y"}))
+    assert str(caught.value).isprintable()
+
+
+@given(st.lists(st.sampled_from(["a", "b"]), min_size=1, max_size=20))
+def test_any_difference_is_found(values: list[str]) -> None:
+    facts = {"recipe id": values[0]}
+    rows = np.stack([as_numbers({"recipe id": value}) for value in values])
+    if len(set(values)) == 1:
+        check_agreement(facts, rows)
+    else:
+        with pytest.raises(UsageError):
+            check_agreement(facts, rows)
+
+
+def test_the_code_version_changes_with_any_line_of_code(tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "training").mkdir()
+    (tmp_path / "training" / "loop.py").write_text("x = 1\n")
+    monkeypatch.setattr(agreement, "CHECKOUT", tmp_path)
+    digests = [agreement.code_digest.__wrapped__()]
+    for name, text in (("loop.py", "x = 2\n"), ("more.py", ""), ("notes.txt", "not code")):
+        (tmp_path / "training" / name).write_text(text)
+        digests.append(agreement.code_digest.__wrapped__())
+    assert len(set(digests)) == 3
+    assert digests[-1] == digests[-2]

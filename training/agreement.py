@@ -1,0 +1,61 @@
+"""Before the first step: do all the processes of a run mean the same run?
+
+A node with another checkout, a rank with other options or an older checkpoint would train along without a word, and
+every loss after it would be of no run at all.
+"""
+
+import hashlib
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from training.problems import UsageError
+from training.run import Run
+from training.state import digest
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+PACKAGES = ("recipes", "models", "data", "telemetry", "training", "distributed")
+"""Whose code decides what a run computes."""
+
+
+def facts(run: Run) -> dict[str, str]:
+    """What must be equal everywhere, by its name in the message."""
+    assert run.start is not None
+    return {
+        "number of workers": f"{run.workers} in {run.world.num_processes} processes",
+        "recipe id": run.recipe.recipe_id,
+        "accumulation": str(run.accumulation),
+        "data": run.train_source.fingerprint,
+        "step to start from": str(run.start.step),
+        "parameters": digest({**run.start.parameters, **run.start.buffers}),
+        "code version": code_digest(),
+    }
+
+
+def as_numbers(facts: dict[str, str]) -> np.ndarray:
+    """int64 [facts]: what any framework's collectives can carry, the first 8 bytes of each fact's SHA-256."""
+    hashes = [hashlib.sha256(fact.encode()).digest()[:8] for fact in facts.values()]
+    return np.frombuffer(b"".join(hashes), dtype="<i8").astype(np.int64)
+
+
+def check_agreement(ours: dict[str, str], table: np.ndarray) -> None:
+    """table: int64 [processes, facts], a row a rank. Raises UsageError, the same on every rank, naming who differs."""
+    for fact, column in zip(ours, table.T, strict=True):
+        odd = np.flatnonzero(column != column[0])
+        if len(odd):
+            ranks = ", ".join(map(str, odd[:8])) + ("…" if len(odd) > 8 else "")
+            raise UsageError(
+                f"{fact}: rank(s) {ranks} have another than rank 0 ({ours[fact]} here); start all processes from one "
+                "checkout with one command, and on one --run-dir"
+            )
+
+
+@cache
+def code_digest() -> str:
+    """16 hex digits over the Python files of PACKAGES in this checkout, committed or not."""
+    total = hashlib.sha256()
+    for path in sorted(path for package in PACKAGES for path in (CHECKOUT / package).glob("*.py")):
+        total.update(f"{path.relative_to(CHECKOUT)}\0".encode())
+        total.update(path.read_bytes())
+    return total.hexdigest()[:16]
