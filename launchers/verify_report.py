@@ -21,7 +21,7 @@ def print_report(plans: list[Plan], modes: tuple[str, ...], seconds: float) -> N
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(width=None if Console().is_terminal else 120, highlight=False)
+    console = Console(width=None if Console().is_terminal else 132, highlight=False)
     for plan in plans:
         columns = [column for mode in modes for column in COLUMNS[mode]]
         table = Table(title=f"{plan.name}: worst difference to torch-single over {plan.recipe.steps} steps")

@@ -48,10 +48,11 @@ def print_table(results: list[Result]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(width=None if Console().is_terminal else 130, highlight=False)
+    console = Console(width=None if Console().is_terminal else 136, highlight=False)
     table = Table()
     for column in HEADER:
-        table.add_column(column, justify="left" if column in ("recipe", "strategy") else "right")
+        is_name = column in ("recipe", "strategy")
+        table.add_column(column, justify="left" if is_name else "right", no_wrap=is_name)
     previous = None
     for row in rows(results):
         if previous not in (None, row[0]):
@@ -88,6 +89,7 @@ def write_picture(folder: Path, results: list[Result]) -> Path:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
     from matplotlib.lines import Line2D
+    from matplotlib.ticker import MaxNLocator
 
     recipes = list(dict.fromkeys(result.recipe for result in results))
     figure, axes = plt.subplots(
@@ -121,6 +123,7 @@ def write_picture(folder: Path, results: list[Result]) -> Path:
         curves.legend(handles=keys, title="strategy, workers", fontsize=8, title_fontsize=8, frameon=False)
         bars.barh(names[::-1], [run.rate for run in runs][::-1], color=shades[::-1])
         bars.set(title=f"{runs[0].unit} a second")
+        bars.xaxis.set_major_locator(MaxNLocator(5))
         for axis in (curves, bars):
             axis.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
