@@ -39,7 +39,7 @@ def bus_bandwidth(nbytes: int, seconds: float, ranks: int) -> float:
 
 
 def report(figures: dict[str, Any], found: float, rank: int) -> int:
-    """Print the figures on rank 0; returns 1 where a sum of ones over the ranks is not their number."""
+    """Print the figures on rank 0; returns 0. Raises SystemExit where a sum of ones is not the number of ranks."""
     if found != figures["ranks"]:
         raise SystemExit(f"rank {rank}: a sum of ones over {figures['ranks']} ranks is {found}")
     if rank == 0:

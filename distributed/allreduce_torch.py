@@ -25,8 +25,11 @@ def main() -> int:
         rank, ranks = hvd.rank(), hvd.size()
         device = _device(hvd.local_rank(), uses_gpu=bool(hvd.nccl_built()))
         ones = torch.ones(ELEMENTS, device=device)
-        figures = measure(lambda: _wait(hvd.allreduce(ones, name="probe", op=hvd.Sum)), ranks)
-        found = float(hvd.allreduce(ones, name="probe", op=hvd.Sum)[-1])
+
+        def horovod_reduce() -> float:
+            return _wait(hvd.allreduce(ones, name="probe", op=hvd.Sum))
+
+        figures, found = measure(horovod_reduce, ranks), horovod_reduce()
         hvd.shutdown()
         return report(figures, found, rank)
     import torch.distributed as dist

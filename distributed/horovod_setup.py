@@ -1,6 +1,5 @@
 """Horovod as it is installed, and its settings. Nothing of Horovod is imported here: a wrong build may not load."""
 
-import importlib.metadata
 import importlib.util
 import json
 import os
@@ -9,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from distributed.topology import visible_gpus
+from telemetry.hardware import package_version
 from training.options import HorovodOptions
 from training.problems import UsageError
 from training.world import World
@@ -47,7 +47,7 @@ def check_build(framework: str, folder: Path | None = None) -> Path:
         raise UsageError(
             f"horovod: {folder} was built without {framework} (its release leaves out what does not compile); {MEND}"
         )
-    installed = _version(framework)
+    installed = package_version(framework)
     try:
         built = json.loads((folder / "metadata.json").read_text()).get(METADATA_NAMES[framework])
     except (OSError, ValueError):
@@ -141,12 +141,3 @@ def _folder() -> Path | None:
     """Where the package `horovod` lies; found without importing it."""
     spec = importlib.util.find_spec("horovod")
     return Path(spec.origin).parent if spec is not None and spec.origin else None
-
-
-def _version(framework: str) -> str | None:
-    for package in PACKAGES[framework]:
-        try:
-            return importlib.metadata.version(package)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return None

@@ -12,7 +12,7 @@ OTHER_NAMES = {"tensorflow": ("tensorflow-cpu", "tf-nightly")}
 
 def versions() -> dict[str, str | None]:
     """Version of Python and of each of PACKAGES, None if it is not installed. Imports none of them."""
-    return {"python": platform.python_version(), **{name: _version(name) for name in PACKAGES}}
+    return {"python": platform.python_version(), **{name: package_version(name) for name in PACKAGES}}
 
 
 def hardware() -> dict[str, Any]:
@@ -37,7 +37,8 @@ def hardware() -> dict[str, Any]:
     }
 
 
-def _version(name: str) -> str | None:
+def package_version(name: str) -> str | None:
+    """The version of one package, whatever name its build goes by; None if it is not installed."""
     from importlib import metadata  # 50 ms, unless a framework has imported it already
 
     for candidate in (name, *OTHER_NAMES.get(name, ())):

@@ -12,7 +12,6 @@ import numpy as np
 
 from training.problems import UsageError
 from training.run import Run
-from training.state import digest
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 PACKAGES = ("recipes", "models", "data", "telemetry", "training", "distributed")
@@ -28,7 +27,7 @@ def facts(run: Run) -> dict[str, str]:
         "accumulation": str(run.accumulation),
         "data": run.train_source.fingerprint,
         "step to start from": str(run.start.step),
-        "parameters": digest({**run.start.parameters, **run.start.buffers}),
+        "parameters": run.start.model_digest,
         "code version": code_digest(),
     }
 

@@ -12,7 +12,7 @@ from telemetry.hardware import hardware, versions
 from training import schedule
 from training.agreement import code_digest
 from training.run import Run, command_line
-from training.state import State, digest
+from training.state import State
 
 FORMAT = 1
 ORDER_STEPS = 16
@@ -40,7 +40,7 @@ def run_json(run: Run, initial: State | None, settings: dict) -> dict:
         },
     }
     if initial is not None:
-        content["digests"]["initial_parameters"] = digest({**initial.parameters, **initial.buffers})
+        content["digests"]["initial_parameters"] = initial.model_digest
     content["segments"] = [*run.segments, segment(run, settings)]
     return content
 

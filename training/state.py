@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -27,6 +28,11 @@ class State:
     buffers: Arrays
     moments: dict[str, Arrays] = field(default_factory=dict)
     gradients: Arrays | None = None
+
+    @cached_property
+    def model_digest(self) -> str:
+        """Of parameters and buffers: one pass over a large model, for all who ask about the state of a start."""
+        return digest({**self.parameters, **self.buffers})
 
 
 def parameter_dtype(recipe: Recipe) -> np.dtype:
