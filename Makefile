@@ -1,5 +1,6 @@
 # make study and make test need nothing but make, python3 >= 3.11 with venv, and a compiler: they set up .venv first.
-# For Horovod they install Debian's Open MPI and compiler where they may (as root), and say which to install elsewhere.
+# For Horovod they install Debian's Open MPI and compiler where they may (as root), and say which to install elsewhere;
+# make test likewise Slurm, of which the tests bring up a cluster on this machine.
 #
 # Which builds of the frameworks that installs is up to the variables below. The defaults are what CI uses.
 #   for GPUs:              make setup TORCH= TENSORFLOW= EXTRAS=gpu,horovod,dev
@@ -30,7 +31,9 @@ horovod:
 	@tools/setup.sh
 	@.venv/bin/python tools/build_horovod.py
 
+# Slurm is for the tests alone: they bring up a cluster of their own where it is installed.
 test: setup
+	@.venv/bin/python tools/install_slurm.py
 	.venv/bin/python -m pytest
 
 study: setup

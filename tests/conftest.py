@@ -2,22 +2,36 @@
 
 import importlib.util
 import os
+import runpy
 import shutil
+import subprocess
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 # As make test has it, so that processes which tests start find our packages however pytest was started.
-os.environ["PYTHONPATH"] = str(Path(__file__).parents[1])
-
+ROOT = Path(__file__).parents[1]
+os.environ["PYTHONPATH"] = str(ROOT)
 
 HAS_HOROVOD = importlib.util.find_spec("horovod") is not None and shutil.which("mpirun") is not None
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """The one place where a test is left out: Horovod is built from source, and not every machine can."""
+    """The one place where a test is left out: for Horovod's build and for Slurm's daemons not every machine will do."""
     if item.get_closest_marker("horovod") and not HAS_HOROVOD:
         pytest.skip("no Horovod with an MPI here; make horovod says what is missing")
+    if item.get_closest_marker("slurm") and (reason := why_no_slurm()):
+        pytest.skip(reason)
+
+
+@cache
+def why_no_slurm() -> str | None:
+    """Why this machine cannot be a cluster of several nodes, if so."""
+    if missing := runpy.run_path(str(ROOT / "tools" / "install_slurm.py"))["missing"]():
+        return f"found no {', '.join(missing)}; tools/install_slurm.py installs it, or says what to install"
+    namespaces = subprocess.run(["unshare", "--uts", "--mount", "true"], capture_output=True)
+    return "no namespaces of our own here; root has them" if namespaces.returncode else None
 
 
 def _not_run(config: pytest.Config) -> list[str]:
