@@ -15,14 +15,8 @@ from benchmarks.contestant import Entry
 from benchmarks.duel import Effort, Side, cpu_ratio, duel, step_ratio
 from benchmarks.interval import Ratio, ratio_of_medians
 from benchmarks.results import RESULTS, section, table_row, write_section
-from launchers.commands import (
-    CHECKOUT,
-    LAUNCHERS,
-    check_launcher,
-    choose_launcher,
-    training_command,
-    training_environment,
-)
+from launchers.commands import LAUNCHERS, check_launcher, choose_launcher, training_command
+from launchers.environment import CHECKOUT, training_environment
 from recipes.recipe import load_recipe
 from training.options import Options, Overrides, parse
 from training.problems import EXIT_DONE, UsageError

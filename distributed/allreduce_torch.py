@@ -2,14 +2,16 @@
 
 torchrun --nproc-per-node=2 -m distributed.allreduce_torch gloo          (or nccl)
 mpirun -np 2 python -m distributed.allreduce_torch horovod
+srun --nodes=2 --ntasks-per-node=1 python -m distributed.allreduce_torch gloo
 """
 
-import os
 import sys
 
 import torch
 
+from distributed import topology
 from distributed.allreduce import ELEMENTS, measure, report
+from distributed.network import prepare_network
 from training.process import die_with_parent
 
 
@@ -34,9 +36,10 @@ def main() -> int:
         return report(figures, found, rank)
     import torch.distributed as dist
 
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+    world = topology.of_torch("torch-ddp")
+    prepare_network(world)
     dist.init_process_group(runtime)
-    ones = torch.ones(ELEMENTS, device=_device(int(os.environ["LOCAL_RANK"]), uses_gpu=runtime == "nccl"))
+    ones = torch.ones(ELEMENTS, device=_device(world.gpu_index, uses_gpu=runtime == "nccl"))
 
     def all_reduce() -> float:
         sums = ones.clone()

@@ -7,7 +7,7 @@ from collections.abc import MutableMapping
 from pathlib import Path
 from typing import Any
 
-from distributed.topology import visible_gpus
+from distributed.devices import visible_gpus
 from telemetry.hardware import package_version
 from training.options import HorovodOptions
 from training.problems import UsageError

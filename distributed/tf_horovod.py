@@ -6,6 +6,8 @@ horovodrun -np 8 python -m distributed.tf_horovod --recipe digits-resnet18 --run
 
 from distributed import horovod_setup, topology
 from distributed.environment import prepare_tensorflow
+from distributed.network import prepare_network
+from training import stopping
 from training.loop import Strategy, train
 from training.options import HorovodOptions, parse
 from training.problems import EXIT_FAILED
@@ -21,10 +23,11 @@ def main() -> int:
     # Frameworks are imported below: a mistyped key costs milliseconds, and loader processes stay small.
     die_with_parent()
     options = parse(HorovodOptions, "mpirun … python -m distributed.tf_horovod")
-    run = open_run(options, STRATEGY, topology.from_mpi(STRATEGY))
+    run = open_run(options, STRATEGY, topology.of_horovod(STRATEGY))
     horovod_setup.check_build("tensorflow")
     horovod_setup.prepare_horovod(options, run.world)
     prepare_tensorflow()
+    stopping.listen()
     import horovod.tensorflow as hvd
     import tensorflow as tf
 
@@ -33,13 +36,15 @@ def main() -> int:
     from models.layout_tf import named_buffers
 
     # 2. Join the group ----------------------------------------------------------------------------
+    prepare_network(run.world)
     hvd.init()
     horovod_setup.check_group(hvd, run.world)
     (device,) = toolbox.choose_devices(run)
     horovod_setup.check_abilities(hvd, options, device.startswith("GPU"))
 
     def gather(numbers):
-        return hvd.allgather(tf.constant(numbers[None]), name="facts").numpy()
+        with tf.device("CPU:0"):  # in host memory: what a GPU has yet to do is not waited for
+            return hvd.allgather(tf.constant(numbers[None]), name=f"gather.{len(numbers)}").numpy()
 
     # 3. Place the model ---------------------------------------------------------------------------
     # BatchNorm's statistics stay each worker's own until they are averaged.

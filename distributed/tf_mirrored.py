@@ -1,12 +1,17 @@
-"""tf-mirrored: MirroredStrategy, one process that drives all the devices of its node.
+"""tf-mirrored: MirroredStrategy, one process that drives all the devices of its node; MultiWorkerMirroredStrategy
+where TF_CONFIG or srun tell of several (without GPUs each of them is one worker).
 
 python -m distributed.tf_mirrored --workers 8 --recipe digits-resnet18 --run-dir runs/a
+srun --nodes=2 --ntasks-per-node=1 python -m distributed.tf_mirrored --recipe digits-resnet18 --run-dir runs/a
 """
 
 from distributed import topology
 from distributed.environment import prepare_tensorflow
+from distributed.network import prepare_network
+from training import stopping
 from training.loop import Strategy, train
 from training.options import Options, parse
+from training.problems import EXIT_FAILED
 from training.process import guarded
 from training.run import open_run
 from training.state import State
@@ -18,20 +23,31 @@ def main() -> int:
     # 1. Read the command --------------------------------------------------------------------------
     # Frameworks are imported below: a mistyped key costs milliseconds, and loader processes stay small.
     options = parse(Options, "python -m distributed.tf_mirrored")
-    run = open_run(options, STRATEGY, topology.in_one_process(options.workers))
+    run = open_run(options, STRATEGY, topology.of_mirrored(options.workers))
     prepare_tensorflow()
+    stopping.listen()
+    import os
+
+    import numpy as np
     import tensorflow as tf
 
     from distributed import toolbox_tf as toolbox
+    from distributed.gather_tf import gather_over_processes
     from distributed.optimizer_tf import Optimizer
     from models.layout_tf import named_buffers
 
     # 2. Join the group ----------------------------------------------------------------------------
-    strategy = tf.distribute.MirroredStrategy(toolbox.choose_devices(run))
+    prepare_network(run.world)
+    devices = toolbox.choose_devices(run)
+    if run.world.num_processes == 1:
+        strategy = tf.distribute.MirroredStrategy(devices)
+    else:
+        os.environ["TF_CONFIG"] = topology.tf_config(run.world)
+        strategy = tf.distribute.MultiWorkerMirroredStrategy()
     tf.distribute.experimental_set_strategy(strategy)
 
     def gather(numbers):
-        return numbers[None]
+        return gather_over_processes(numbers, run.world)
 
     # 3. Place the model ---------------------------------------------------------------------------
     # Every replica restores the same state; BatchNorm's statistics stay each worker's own until they are averaged.
@@ -94,6 +110,9 @@ def main() -> int:
     )
 
     # 8. Leave the group ---------------------------------------------------------------------------
+    # Together: a launcher may end the others as soon as one process is gone with an exit code such as 75.
+    if code != EXIT_FAILED:
+        gather(np.zeros(1, np.int64))
     return code
 
 

@@ -5,6 +5,7 @@ python -m distributed.tf_single --recipe digits-resnet18 --run-dir runs/a
 
 from distributed import topology
 from distributed.environment import prepare_tensorflow
+from training import stopping
 from training.loop import Strategy, train
 from training.options import Options, parse
 from training.process import guarded
@@ -20,6 +21,7 @@ def main() -> int:
     options = parse(Options, "python -m distributed.tf_single")
     run = open_run(options, STRATEGY, topology.alone(STRATEGY))
     prepare_tensorflow()
+    stopping.listen()
     import tensorflow as tf
 
     from distributed import toolbox_tf as toolbox

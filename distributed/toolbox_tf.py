@@ -9,8 +9,8 @@ os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever the user's keras.json say
 import keras
 import tensorflow as tf
 
+from distributed.devices import warn_of_devices
 from distributed.optimizer_tf import Optimizer, read_canonical, write_canonical
-from distributed.topology import warn_of_devices
 from models.layout_tf import named_buffers, named_variables
 from models.losses_tf import correct_count, cross_entropy_sum
 from models.resnet_tf import ResNet
@@ -35,12 +35,16 @@ def choose_devices(run: Run) -> list[str]:
     for gpu in gpus:
         tf.config.experimental.set_memory_growth(gpu, True)
     num_devices = len(run.world.worker_ranks)
-    if gpus and run.world.num_processes > 1:  # each process sees its own alone
-        tf.config.set_visible_devices(gpus[run.world.local_rank], "GPU")
+    if gpus and run.world.num_processes > 1 and num_devices == 1:  # each process sees its own alone
+        tf.config.set_visible_devices(gpus[run.world.gpu_index], "GPU")
     if gpus:
         return [f"GPU:{index}" for index in range(num_devices)]
     tf.config.threading.set_intra_op_parallelism_threads(num_devices)
     tf.config.threading.set_inter_op_parallelism_threads(num_devices)
+    if num_devices == 1:
+        return [
+            "CPU:0"
+        ]  # asking for logical devices would start TensorFlow, which is to join its cluster first
     cpu = tf.config.list_physical_devices("CPU")[0]
     tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * num_devices)
     found = len(tf.config.list_logical_devices("CPU"))

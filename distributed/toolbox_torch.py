@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.overrides import TorchFunctionMode
 
+from distributed.devices import warn_of_devices
 from distributed.optimizer_torch import Optimizer
-from distributed.topology import warn_of_devices
 from models.layout_torch import named_buffers, named_parameters
 from models.losses_torch import correct_count, cross_entropy_sum
 from models.resnet_torch import ResNet
@@ -52,7 +52,7 @@ def choose_device(run: Run) -> torch.device:
         False  # the recipe's precision decides
     )
     if has_gpu:
-        device = torch.device("cuda", run.world.local_rank)
+        device = torch.device("cuda", run.world.gpu_index)
         torch.cuda.set_device(device)
         return device
     torch.set_num_threads(1)
@@ -65,6 +65,7 @@ def settings(device: torch.device) -> dict:
         "framework": "torch",
         "device": device.type,
         "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else None,
+        "device_uuid": str(torch.cuda.get_device_properties(device).uuid) if device.type == "cuda" else None,
         "threads": torch.get_num_threads(),
         "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
         "tf32": torch.backends.cuda.matmul.allow_tf32,

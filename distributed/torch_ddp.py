@@ -4,8 +4,11 @@ torchrun --nproc-per-node=8 -m distributed.torch_ddp --recipe digits-resnet18 --
 """
 
 from distributed import topology
+from distributed.network import prepare_network
+from training import stopping
 from training.loop import Strategy, train
 from training.options import Options, parse
+from training.problems import EXIT_FAILED
 from training.process import die_with_parent, guarded
 from training.run import open_run
 from training.state import State
@@ -18,10 +21,10 @@ def main() -> int:
     # Frameworks are imported below: a mistyped key costs milliseconds, and loader processes stay small.
     die_with_parent()
     options = parse(Options, "torchrun … -m distributed.torch_ddp")
-    run = open_run(options, STRATEGY, topology.from_torchrun(STRATEGY))
+    run = open_run(options, STRATEGY, topology.of_torch(STRATEGY))
+    stopping.listen()
     import atexit
-    import os
-    from contextlib import nullcontext
+    from contextlib import nullcontext, suppress
 
     import torch
     import torch.distributed as dist
@@ -33,15 +36,15 @@ def main() -> int:
 
     # 2. Join the group ----------------------------------------------------------------------------
     device = toolbox.choose_device(run)
-    if run.world.on_one_node:
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")  # nobody else need hear
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    prepare_network(run.world)
+    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
 
+    # Numbers travel in host memory, over Gloo: what a GPU has yet to do is not waited for.
     def gather(numbers):
-        ours = torch.from_numpy(numbers).to(device)
+        ours = torch.from_numpy(numbers)
         rows = [torch.empty_like(ours) for _ in range(run.workers)]
         dist.all_gather(rows, ours)
-        return torch.stack(rows).numpy(force=True)
+        return torch.stack(rows).numpy()
 
     # 3. Place the model ---------------------------------------------------------------------------
     # Every rank restores the same state; BatchNorm's statistics stay each worker's own until they are averaged.
@@ -100,6 +103,10 @@ def main() -> int:
     )
 
     # 8. Leave the group ---------------------------------------------------------------------------
+    # Together: a launcher may end the others as soon as one process is gone with an exit code such as 75.
+    if code != EXIT_FAILED:
+        with suppress(RuntimeError):  # a rank that failed has told why itself
+            dist.barrier()
     # DDP would free the group with the GIL held, for which Gloo's last thread may wait: keep it till the very end.
     atexit.register(lambda group: None, dist.group.WORLD)
     dist.destroy_process_group()

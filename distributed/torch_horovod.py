@@ -5,6 +5,8 @@ horovodrun -np 8 python -m distributed.torch_horovod --recipe digits-resnet18 --
 """
 
 from distributed import horovod_setup, topology
+from distributed.network import prepare_network
+from training import stopping
 from training.loop import Strategy, train
 from training.options import HorovodOptions, parse
 from training.problems import EXIT_FAILED
@@ -20,9 +22,10 @@ def main() -> int:
     # Frameworks are imported below: a mistyped key costs milliseconds, and loader processes stay small.
     die_with_parent()
     options = parse(HorovodOptions, "mpirun … python -m distributed.torch_horovod")
-    run = open_run(options, STRATEGY, topology.from_mpi(STRATEGY))
+    run = open_run(options, STRATEGY, topology.of_horovod(STRATEGY))
     horovod_setup.check_build("torch")
     horovod_setup.prepare_horovod(options, run.world)
+    stopping.listen()
     from functools import partial
 
     import horovod.torch as hvd
@@ -33,13 +36,14 @@ def main() -> int:
     from models.layout_torch import named_buffers
 
     # 2. Join the group ----------------------------------------------------------------------------
+    prepare_network(run.world)
     hvd.init()
     horovod_setup.check_group(hvd, run.world)
     device = toolbox.choose_device(run)
     horovod_setup.check_abilities(hvd, options, device.type == "cuda")
 
     def gather(numbers):
-        return hvd.allgather(torch.from_numpy(numbers)[None], name="facts").numpy()
+        return hvd.allgather(torch.from_numpy(numbers)[None], name=f"gather.{len(numbers)}").numpy()
 
     # 3. Place the model ---------------------------------------------------------------------------
     # BatchNorm's statistics stay each worker's own until they are averaged.

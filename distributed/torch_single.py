@@ -4,6 +4,7 @@ python -m distributed.torch_single --recipe digits-resnet18 --run-dir runs/a
 """
 
 from distributed import topology
+from training import stopping
 from training.loop import Strategy, train
 from training.options import Options, parse
 from training.process import guarded
@@ -18,6 +19,7 @@ def main() -> int:
     # Frameworks are imported below: a mistyped key costs milliseconds, and loader processes stay small.
     options = parse(Options, "python -m distributed.torch_single")
     run = open_run(options, STRATEGY, topology.alone(STRATEGY))
+    stopping.listen()
     import torch
 
     from distributed import toolbox_torch as toolbox

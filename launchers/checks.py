@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from distributed import horovod_setup
-from distributed.topology import visible_gpus
-from launchers import commands
+from distributed.devices import visible_gpus
+from launchers import commands, prefixes
+from launchers.environment import training_environment
 from telemetry.nvml import gpus
 from training.problems import UsageError
 
@@ -128,7 +129,7 @@ def host_name() -> Check:
 def port() -> Check:
     """A port for a rendezvous, outside the range that outgoing connections take theirs from."""
     try:
-        return Check("port", "ok", f"{commands.free_port()} is free on loopback")
+        return Check("port", "ok", f"{prefixes.free_port()} is free on loopback")
     except UsageError as error:
         return Check("port", "broken", str(error), "end what listens there")
 
@@ -161,8 +162,8 @@ def shared_memory() -> Check:
 def all_reduce(name: str, command: list[str]) -> Check:
     """Run a probe of two ranks to its end and read the line of figures that it prints."""
     strategy = "tf-mirrored" if "distributed.allreduce_tf" in command else "torch-ddp"
-    environment = {**os.environ, **commands.training_environment(strategy)}
-    mend = f"run it by hand: {commands.as_shell(commands.training_environment(strategy), command)}"
+    environment = {**os.environ, **training_environment(strategy)}
+    mend = f"run it by hand: {commands.as_shell(training_environment(strategy), command)}"
     try:
         ended = subprocess.run(
             command, env=environment, capture_output=True, text=True, timeout=PROBE_TIME_LIMIT_S

@@ -13,10 +13,15 @@ import time
 from pathlib import Path
 from typing import BinaryIO
 
+import psutil  # type: ignore[import-untyped] # its stubs are a package of their own
+
 from training.problems import EXIT_DONE, EXIT_STOPPED_EARLY, EXIT_USAGE
 from training.process import PR_SET_PDEATHSIG
+from training.stopping import SIGNALS as WARNINGS
 
-FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+FORWARDED = (*WARNINGS, signal.SIGINT, signal.SIGHUP)
+PASSES_ON = ("mpirun", "srun")
+"""Launchers that may have started ranks on other nodes, and pass SIGUSR2 on to them."""
 TAIL_BYTES = 64 * 1024
 CONSEQUENCES = (signal.SIGTERM, signal.SIGABRT)
 """Signals by which torchrun and NCCL end a rank because another one has failed."""
@@ -39,16 +44,18 @@ def run_child(command: list[str], environment: dict[str, str], cwd: Path | None 
     On a terminal the child writes there itself (a progress bar needs that), and the text returned is empty.
     """
     on_terminal = sys.stderr.isatty()
+    passes_on = Path(command[0]).name in PASSES_ON
     child = subprocess.Popen(
         command,
         env={**os.environ, **environment},
         cwd=cwd,
         start_new_session=True,
-        preexec_fn=_die_with_parent,
+        preexec_fn=_die_with_parent if passes_on else _end_only_when_asked,
         stderr=None if on_terminal else subprocess.PIPE,
     )
     previous = {
-        number: signal.signal(number, lambda received, _: _send(child, received)) for number in FORWARDED
+        number: signal.signal(number, lambda received, _: _pass_on(child, received, passes_on))
+        for number in FORWARDED
     }
     tail = bytearray()
     copier = threading.Thread(target=_copy, args=(child.stderr, tail), daemon=True)
@@ -138,9 +145,39 @@ def _die_with_parent() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def _send(child: subprocess.Popen, number: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
+def _end_only_when_asked() -> None:
+    # Slurm sends a warning to every process of a step, and a torchrun that it ends would take its ranks along.
+    signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGUSR1, signal.SIGUSR2))
+    _die_with_parent()
+
+
+def _pass_on(child: subprocess.Popen, number: int, passes_on: bool) -> None:
+    """A warning goes to the ranks themselves, which stop when they have saved.
+
+    After a SIGTERM torchrun would kill them in 30 s, horovodrun in 5, mpirun in 1, and srun at once.
+    """
+    if number not in WARNINGS:
         child.send_signal(number)
+    elif ranks := ranks_of(child.pid):
+        for rank in ranks:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                rank.send_signal(number)
+    else:  # on other nodes, or not started yet, when there is nothing to save
+        child.send_signal(signal.SIGUSR2 if passes_on else signal.SIGTERM)
+
+
+def ranks_of(pid: int) -> list[psutil.Process]:
+    """The training processes on this node that process `pid` started, or is: python … -m distributed.…"""
+    found = []
+    with contextlib.suppress(psutil.NoSuchProcess):
+        parent = psutil.Process(pid)
+        for process in (parent, *parent.children(recursive=True)):
+            with contextlib.suppress(psutil.Error):
+                _, *words = process.cmdline() or [""]
+                module = next((word for word in words if not word.startswith("-")), "")
+                if module.startswith("distributed.") and "-m" in words[: words.index(module)]:
+                    found.append(process)
+    return found
 
 
 def _send_group(child: subprocess.Popen, number: int) -> None:

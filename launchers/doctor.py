@@ -3,7 +3,8 @@
     python -m launchers.doctor [--quick] [--json]
 
 Looks at the interpreter, the frameworks, Horovod, MPI, Slurm, GPUs, names, ports and file systems, and all-reduces
-between two ranks over each runtime that is here. What a strategy needs decides whether it can run.
+between two ranks over each runtime that is here; inside a Slurm job at its nodes too. What a strategy needs decides
+whether it can run.
 """
 
 import json
@@ -11,9 +12,11 @@ import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from distributed.topology import visible_gpus
-from launchers import checks, commands
+from distributed.devices import visible_gpus
+from launchers import allocation, checks
 from launchers.checks import Check
+from launchers.environment import python_of
+from launchers.prefixes import launch_prefix
 from training.options import parse
 from training.problems import EXIT_DONE, EXIT_FAILED
 from training.process import guarded
@@ -88,6 +91,8 @@ def look(quick: bool, *, announce: bool) -> list[Check]:
     ):
         add(check())
     add(checks.file_system(Path.cwd()))
+    if allocation.num_nodes():
+        add(allocation.nodes(Path.cwd()))
     present = {check.name for check in found if check.state == "ok"}
     for name, command in {} if quick else probes(present):
         add(checks.all_reduce(name, command))
@@ -100,6 +105,9 @@ def probes(present: set[str]) -> list[tuple[str, list[str]]]:
     if "torch" in present:
         backends = ["gloo"] + (["nccl"] if visible_gpus() > 1 else [])
         wanted += [(f"all-reduce of torch over {b}", _command("torchrun", "torch", b)) for b in backends]
+        if (count := allocation.num_nodes()) > 1:
+            command = allocation.on_each_node("distributed.allreduce_torch", backends[-1])
+            wanted.append((f"all-reduce of torch over {count} nodes", command))
     if "tensorflow" in present:
         wanted.append(
             ("all-reduce of tensorflow", [sys.executable, "-m", "distributed.allreduce_tf", "mirrored"])
@@ -115,7 +123,8 @@ def probes(present: set[str]) -> list[tuple[str, list[str]]]:
 
 
 def _command(launcher: str, module: str, runtime: str) -> list[str]:
-    start = commands.launch_prefix(launcher, 2, f"{module}-horovod")
+    strategy = f"{module}-horovod"
+    start = launch_prefix(launcher, 2, strategy, python_of(strategy))
     return [*start, "-m", f"distributed.allreduce_{module}", runtime]
 
 

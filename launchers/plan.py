@@ -3,22 +3,32 @@
 from dataclasses import dataclass, field
 from math import lcm
 from pathlib import Path
+from typing import Any
 
-from launchers.commands import choose_launcher, startable, training_command, training_environment
+from launchers.commands import choose_launcher, startable, training_command
 from launchers.comparison import Bounds, Comparison, bounds_for, widened
+from launchers.environment import training_environment
+from launchers.nodes import ONE_NODE, Nodes
+from launchers.prefixes import free_port
 from models.specs import buffer_table
 from recipes.recipe import Recipe
 from training.options import Options
 from training.problems import UsageError
+from training.process import LAUNCHED_BY
 from training.run import check_batch, open_recipe_source
 
 CONTROL_SEEDS = (1, 2, 3)
 REFERENCE = "torch-single"
+LOOPBACK_NAMES = ("localhost", "127.0.0.1")
+"""Two names of this machine that stand for two nodes."""
 
 
 @dataclass
 class Job:
-    """One run: a strategy with `workers` workers that each sum `accumulation` micro-batches."""
+    """One run: a strategy with `workers` workers that each sum `accumulation` micro-batches.
+
+    nodes: over how many nodes, which are all this machine; each is started by a command of its own.
+    """
 
     strategy: str
     workers: int
@@ -26,6 +36,7 @@ class Job:
     perturb_seed: int | None = None
     exact: bool = False
     launcher: str | None = None
+    nodes: int = 1
     result: Comparison = field(default_factory=Comparison)
     seconds: float = 0.0
 
@@ -39,8 +50,20 @@ class Job:
 
     @property
     def label(self) -> str:
-        """The strategy, and the launcher where it is not the strategy's first."""
-        return self.strategy if self.launcher is None else f"{self.strategy}/{self.launcher}"
+        """The strategy, the launcher where it is not the strategy's first, and the nodes where there are several."""
+        several = None if self.nodes == 1 else f"{self.nodes}-nodes"
+        return "/".join(filter(None, (self.strategy, self.launcher, several)))
+
+    @property
+    def places(self) -> list[Nodes]:
+        """Which nodes its commands start, one each; TensorFlow has a process a worker there, and each counts as one."""
+        if self.nodes == 1:
+            return [ONE_NODE]
+        if self.strategy.endswith("-horovod"):
+            return [Nodes(self.nodes, LOOPBACK_NAMES[: self.nodes])]
+        count = self.workers if self.strategy == "tf-mirrored" else self.nodes
+        hosts, port = (LOOPBACK_NAMES[-1],) * count, free_port()
+        return [Nodes(count, hosts, rank, port=port) for rank in range(count)]
 
 
 @dataclass
@@ -86,8 +109,8 @@ class Plan:
         alike = [j for j in self.jobs if (j.workers, j.accumulation) == (job.workers, job.accumulation)]
         return alike[0] if alike and alike[0] is not job else None
 
-    def command(self, job: Job, folder: Path) -> tuple[list[str], dict[str, str]]:
-        """The job's command and environment."""
+    def commands(self, job: Job, folder: Path) -> list[tuple[list[str], dict[str, str]]]:
+        """The job's commands, one a node, each with its environment."""
         overrides = self.overrides
         if job.exact:
             overrides += ("precision=float64",)
@@ -106,10 +129,14 @@ class Plan:
             else None,
             perturb_gradients=job.perturb_seed,
         )
-        return (
-            training_command(job.strategy, job.workers, options, launcher=job.launcher),
-            training_environment(job.strategy),
-        )
+        launcher = choose_launcher(job.strategy, job.launcher)
+        return [
+            (
+                training_command(job.strategy, job.workers, options, launcher=launcher, nodes=nodes),
+                {**training_environment(job.strategy), **nodes.environment(launcher), LAUNCHED_BY: launcher},
+            )
+            for nodes in job.places
+        ]
 
 
 def make_plan(
@@ -119,6 +146,7 @@ def make_plan(
     workers: list[int],
     overrides: tuple[str, ...],
     modes: tuple[str, ...],
+    nodes: int = 1,
 ) -> Plan:
     """Decide on worker counts and accumulation. Raises UsageError where the batch cannot be shared, DataError."""
     open_recipe_source(recipe, "train")
@@ -129,11 +157,13 @@ def make_plan(
         check_batch(recipe, count, accumulation[count])
     reference = Job(REFERENCE, 1, accumulation[1])
     jobs = [
-        reference if (name, count) == (REFERENCE, 1) else Job(name, count, accumulation[count])
+        reference
+        if (name, count) == (REFERENCE, 1)
+        else Job(name, count, accumulation[count], **spread(name, count, nodes))
         for name in strategies
         for count in counts[name]
     ]
-    jobs += [Job(name, count, accumulation[count], launcher=other) for name, count, other in others(counts)]
+    jobs += others(counts, accumulation, nodes)
     controls = []
     if recipe.precision == "float32":
         controls = [Job(REFERENCE, 1, accumulation[1], exact=True)]
@@ -142,18 +172,36 @@ def make_plan(
     return Plan(Path(recipe_name).stem, recipe_name, recipe, overrides, modes, reference, jobs, controls)
 
 
-def others(counts: dict[str, list[int]]) -> list[tuple[str, int, str]]:
-    """Strategy, workers and launcher of the runs that show that the launcher makes no difference.
+def spread(strategy: str, workers: int, nodes: int) -> dict[str, Any]:
+    """How a job goes over several loopback nodes; one worker stays on one. Raises UsageError for uneven numbers."""
+    if nodes == 1 or workers == 1:
+        return {}
+    if workers % nodes:
+        raise UsageError(f"--workers: found {workers}, expected multiples of --nodes {nodes}, or 1")
+    # horovodrun alone can be made to take two names of this machine for two hosts.
+    return {"nodes": nodes, **({"launcher": "horovodrun"} if strategy.endswith("-horovod") else {})}
 
-    For each strategy that several launchers start here: the smallest run of several workers, once under each other.
+
+def others(counts: dict[str, list[int]], accumulation: dict[int, int], nodes: int) -> list[Job]:
+    """The runs that show that the launcher makes no difference: each strategy's smallest of several workers.
+
+    Once under each other launcher that starts it here, and tf-mirrored as MultiWorkerMirroredStrategy.
     """
-    return [
-        (name, min(several), launcher)
-        for name, numbers in counts.items()
-        if (several := [number for number in numbers if number > 1])
+    if nodes > 1:
+        return []
+    smallest = {
+        name: min(several) for name, each in counts.items() if (several := [n for n in each if n > 1])
+    }
+    jobs = [
+        Job(name, count, accumulation[count], launcher=launcher)
+        for name, count in smallest.items()
         for launcher in startable(name)
         if launcher != choose_launcher(name, None)
     ]
+    mirrored = smallest.get("tf-mirrored")
+    if mirrored is not None:
+        jobs.append(Job("tf-mirrored", mirrored, accumulation[mirrored], nodes=mirrored))
+    return jobs
 
 
 def accumulations(recipe: Recipe, workers: list[int]) -> dict[int, int]:

@@ -10,9 +10,11 @@ from typing import Annotated, Literal
 
 import tyro
 
-from distributed import horovod_setup, topology
+from distributed import horovod_setup
 from launchers import commands
 from launchers.child import explain, run_child
+from launchers.environment import python_of, training_environment
+from launchers.nodes import Nodes, check_nodes
 from training.options import HorovodOptions, parse, warn
 from training.problems import EXIT_DONE, EXIT_FAILED, EXIT_STOPPED_EARLY, EXIT_USAGE, UsageError
 from training.process import LAUNCHED_BY, guarded
@@ -29,58 +31,83 @@ class TrainOptions(HorovodOptions):
 
     strategy: Annotated[StrategyName, tyro.conf.Positional] = "torch-single"
     """How gradients are combined."""
-    launcher: Literal["torchrun", "mpirun", "horovodrun", "direct"] | None = None
-    """What starts the workers (default: the strategy's own; for Horovod mpirun, or horovodrun without an MPI)."""
+    launcher: Literal["torchrun", "mpirun", "horovodrun", "srun", "direct"] | None = None
+    """What starts the workers (default: the strategy's own; for Horovod mpirun, or horovodrun without an MPI; over
+    several nodes that are not named srun)."""
+    nodes: int = 1
+    """Nodes, each with as many of the workers."""
+    hosts: str | None = None
+    """Their names, separated by commas. mpirun and horovodrun start all of them; for torch-ddp and tf-mirrored run
+    this command on each, with its own --node-rank."""
+    node_rank: int = 0
+    """Which of --hosts this is, from 0."""
     hostfile: Path | None = None
-    """Hosts for mpirun or horovodrun, one a line: host slots=4 (default: this node)."""
+    """Hosts for mpirun or horovodrun, one a line: host slots=4 (instead of --hosts)."""
+    port: int | None = None
+    """Where the workers meet (default: a free port; 20480 over --hosts)."""
+    python: str | None = None
+    """The command that is Python there (default: TRIMARAN_TORCH_PYTHON or TRIMARAN_TENSORFLOW_PYTHON, or this one)."""
     dry_run: bool = False
     """Print the command, ready to be pasted, and do nothing."""
+
+    @property
+    def placed(self) -> Nodes:
+        """What the options say of nodes."""
+        hosts = tuple(filter(None, (self.hosts or "").split(",")))
+        return Nodes(self.nodes, hosts, self.node_rank, self.hostfile, self.port)
 
 
 def main() -> int:
     """Check everything that can be checked here, then start the workers. Returns 0, 1, 2 or 75."""
     options = parse(TrainOptions, PROGRAM)
     workers = options.workers or 1
-    launcher = commands.choose_launcher(options.strategy, options.launcher)
+    nodes = options.placed
+    launcher = commands.choose_launcher(options.strategy, options.launcher, nodes)
     if options.run_dir is None and options.recipe is not None:
         options.run_dir = default_run_dir(options.recipe, options.strategy, workers)
     check(options, options.strategy, workers, launcher)
+    python = python_of(options.strategy, options.python)
     command = commands.training_command(
-        options.strategy, workers, options, launcher=launcher, hostfile=options.hostfile
+        options.strategy, workers, options, launcher=launcher, nodes=nodes, python=python
     )
-    environment = commands.training_environment(options.strategy)
+    environment = {**training_environment(options.strategy), **nodes.environment(launcher)}
     if options.dry_run:
         print(commands.as_shell(environment, command))
         return EXIT_DONE
     assert options.run_dir is not None  # check() found it missing otherwise
-    code, errors = run_child(command, {**environment, LAUNCHED_BY: launcher})
     status_path = options.run_dir / "status.json"
-    state = json.loads(status_path.read_text())["state"] if status_path.exists() else None
+    earlier = written(status_path)
+    code, errors = run_child(command, {**environment, LAUNCHED_BY: launcher})
+    if written(status_path) != earlier and json.loads(status_path.read_text())["state"] == "preempted":
+        return EXIT_STOPPED_EARLY  # whatever the launcher says: torchrun that got a signal itself says 1
     if code == EXIT_DONE:
-        return EXIT_STOPPED_EARLY if state == "preempted" else EXIT_DONE
+        return EXIT_DONE
     if code in (EXIT_USAGE, EXIT_STOPPED_EARLY) and launcher in ("direct", "mpirun"):
         return code
     warn(f"{options.strategy} failed: {explain(code, errors, options.run_dir)}")
     return EXIT_FAILED
 
 
+def written(path: Path) -> tuple[int, int] | None:
+    """Which writing of a small file this is: each makes a new one. None where there is no file."""
+    if not path.exists():
+        return None
+    found = path.stat()
+    return found.st_ino, found.st_mtime_ns
+
+
 def check(options: TrainOptions, strategy: str, workers: int, launcher: str) -> None:
     """What each worker would find wrong, found once, before any of them starts. Raises UsageError and its kin."""
     if not strategy.endswith("-horovod") and (given := commands.horovod_arguments(options)):
         raise UsageError(f"{given[0]}: is Horovod's, but {strategy} does not use it; leave it out")
-    if options.hostfile is not None and launcher not in ("mpirun", "horovodrun"):
-        raise UsageError(f"--hostfile: is for mpirun and horovodrun, found {launcher}; leave it out")
-    commands.check_launcher(strategy, launcher)
+    commands.check_launcher(strategy, launcher, python_of(strategy, options.python))
     if options.adasum and launcher == "horovodrun":
         raise UsageError(
             "--adasum: needs MPI, but --launcher horovodrun starts Horovod over Gloo; use mpirun"
         )
     if strategy.endswith("-single") and workers != 1:
         raise UsageError(f"--workers: found {workers}, but {strategy} is one worker; leave --workers out")
-    if options.hostfile is not None:
-        commands.check_hostfile(options.hostfile, workers)
-    elif workers >= 1:
-        topology.check_devices(workers, topology.visible_gpus())
+    check_nodes(strategy, launcher, workers, options.placed)
     world = World(0, 0, workers, workers, (0,), launcher)
     if strategy.endswith("-horovod"):
         horovod_setup.check_options(options, workers)

@@ -19,12 +19,12 @@ from typing import Literal
 
 from launchers import commands, comparison
 from launchers.child import run_quietly
-from launchers.plan import Job, Plan, make_plan
+from launchers.plan import LOOPBACK_NAMES, Job, Plan, make_plan
 from launchers.verify_report import print_report, write_report
 from recipes.recipe import load_recipe
 from training.options import Overrides, parse, warn
 from training.problems import EXIT_DONE, EXIT_FAILED, UsageError
-from training.process import LAUNCHED_BY, guarded
+from training.process import guarded
 from training.run import check_writable
 
 PROGRAM = "python -m launchers.verify"
@@ -42,6 +42,8 @@ class VerifyOptions:
     """Worker counts, separated by commas; -single strategies run with 1."""
     precision: Literal["float64", "float32"] = "float64"
     """float32 is compared in one-step mode only, by default on the GPT (docs/matching.md says why)."""
+    nodes: int = 1
+    """Spread the runs of several workers over this many nodes, which are all this machine (with Horovod 2 at most)."""
     steps: int = 20
     """Optimizer steps of each run."""
     mode: Literal["both", "one-step", "trajectory"] = "both"
@@ -110,6 +112,11 @@ def _plans(options: VerifyOptions) -> list[Plan]:
     except ValueError:
         raise UsageError(f"--workers: found {options.workers!r}, expected numbers such as 1,2,4") from None
     overrides = tuple(item for group in options.set for item in group)
+    most = len(LOOPBACK_NAMES) if any(name.endswith("-horovod") for name in names) else options.nodes
+    if not 1 <= options.nodes <= most:
+        raise UsageError(
+            f"--nodes: found {options.nodes}, expected 1 or more, and {most} at most with Horovod"
+        )
     if options.steps < 1 or workers[0] < 1:
         raise UsageError(
             f"--steps {options.steps}, --workers {options.workers}: expected numbers of 1 or more"
@@ -123,6 +130,7 @@ def _plans(options: VerifyOptions) -> list[Plan]:
             workers,
             (*overrides, *fixed),
             options.modes,
+            options.nodes,
         )
         for recipe in ([options.recipe] if options.recipe else DEFAULT_RECIPES[options.precision])
     ]
@@ -169,14 +177,12 @@ def _start_and_compare(plan: Plan, job: Job, folder: Path, options: VerifyOption
 
 def _start(plan: Plan, job: Job, folder: Path) -> bool:
     """Run one job's process to its end; what went wrong is kept in its result."""
-    command, environment = plan.command(job, folder)
+    parts = plan.commands(job, folder)
     began = time.monotonic()
-    code, why = run_quietly(
-        command,
-        {**environment, LAUNCHED_BY: commands.choose_launcher(job.strategy, job.launcher)},
-        folder / job.name,
-    )
+    with ThreadPoolExecutor(len(parts)) as pool:
+        ends = list(pool.map(lambda part: run_quietly(part[0], part[1], folder / job.name), parts))
     job.seconds = time.monotonic() - began
+    code, why = next((end for end in ends if end[0]), ends[0])
     if code == 0:
         return True
     job.result.mismatches.append(f"did not run: {why}")

@@ -84,6 +84,7 @@ def _run(job: Job) -> dict:
     return {
         "strategy": job.strategy,
         "launcher": choose_launcher(job.strategy, job.launcher),
+        "nodes": job.nodes,
         "workers": job.workers,
         "accumulation": job.accumulation,
         "passed": job.result.passes,

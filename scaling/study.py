@@ -14,6 +14,7 @@ from pathlib import Path
 
 from launchers import commands
 from launchers.child import run_quietly
+from launchers.environment import training_environment
 from recipes.recipe import load_recipe
 from scaling.results import read_result, read_status
 from scaling.table import print_table, write_csv, write_markdown, write_picture
@@ -112,7 +113,7 @@ def _run(options: StudyOptions, recipe: str, strategy: str, workers: int, run_di
     )
     command = commands.training_command(strategy, workers, training)
     environment = {
-        **commands.training_environment(strategy),
+        **training_environment(strategy),
         LAUNCHED_BY: commands.choose_launcher(strategy, None),
     }
     return run_quietly(command, environment, run_dir)[1]

@@ -5,6 +5,7 @@ every loss after it would be of no run at all.
 """
 
 import hashlib
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -16,6 +17,19 @@ from training.run import Run
 CHECKOUT = Path(__file__).resolve().parents[1]
 PACKAGES = ("recipes", "models", "data", "telemetry", "training", "distributed")
 """Whose code decides what a run computes."""
+
+
+def agree(run: Run, device_uuid: str | None, gather: Callable[[np.ndarray], np.ndarray]) -> None:
+    """Compare this process with all others, by one collective. Raises UsageError, the same on every rank.
+
+    gather(numbers): int64 [k] of every process as [processes, k]. device_uuid: this process's GPU, where it has one
+    and its framework tells which.
+    """
+    ours = facts(run)
+    device = {"device": device_uuid or f"none on rank {run.world.rank}"}
+    table = gather(as_numbers(ours | device))
+    check_agreement(ours, table[:, :-1])
+    check_devices_differ(table[:, -1])
 
 
 def facts(run: Run) -> dict[str, str]:
@@ -48,6 +62,17 @@ def check_agreement(ours: dict[str, str], table: np.ndarray) -> None:
                 f"{fact}: rank(s) {ranks} have another than rank 0 ({ours[fact]} here); start all processes from one "
                 "checkout with one command, and on one --run-dir"
             )
+
+
+def check_devices_differ(devices: np.ndarray) -> None:
+    """devices: int64 [processes], alike where two ranks use one GPU. Raises UsageError, the same on every rank."""
+    _, first, counts = np.unique(devices, return_index=True, return_counts=True)
+    for index in first[counts > 1]:
+        ranks = ", ".join(map(str, np.flatnonzero(devices == devices[index])[:8]))
+        raise UsageError(
+            f"ranks {ranks} use one and the same GPU; give each its own: unset CUDA_VISIBLE_DEVICES, or make it "
+            "different for each (srun --gpus-per-task=1), and start one process a GPU"
+        )
 
 
 @cache

@@ -2,6 +2,7 @@
 
 import json
 import math
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
@@ -13,8 +14,8 @@ import numpy as np
 from data.order import SampleOrder
 from telemetry.progress import Progress
 from telemetry.run_log import RunLog, discard_after, write_json, write_status
-from training import checkpoint
-from training.agreement import as_numbers, check_agreement, facts
+from training import checkpoint, stopping
+from training.agreement import agree
 from training.feed import Batches, evaluation_feed, training_feed
 from training.fingerprint import run_json
 from training.options import warn
@@ -30,7 +31,8 @@ from training.state import State
 class Strategy:
     """What a script does its own way.
 
-    gather(numbers): int64 [k] of every process as [processes, k], in the order of the ranks.
+    gather(numbers): int64 [k] of every process as [processes, k], in the order of the ranks; it never waits for
+        the device.
     place(batches): NumPy batches of this process's workers to its devices.
     step(placed, learning_rate, report): one update; returns loss and gradient norm as scalars still on the
         device. With `report` the loss is the mean over the global batch, without it may be this worker's part.
@@ -76,12 +78,13 @@ class Window:
 class Training:
     """The loop's own state. `train` is the way in."""
 
-    def __init__(self, run: Run, strategy: Strategy) -> None:
+    def __init__(self, run: Run, strategy: Strategy, watch: stopping.Watch) -> None:
         assert run.start is not None
         recipe, world = run.recipe, run.world
-        self.run, self.strategy = run, strategy
+        self.run, self.strategy, self.watch = run, strategy, watch
         self.first_step = self.step = run.start.step
         self.last_step = run.options.stop_after or recipe.steps
+        self.stop_reason = f"--stop-after {run.options.stop_after}"
         self.tokens = run.resumed_tokens
         self.order = SampleOrder(run.train_source.num_samples, recipe.data.global_batch, recipe.seed)
         self.rates = learning_rates(recipe)
@@ -104,10 +107,25 @@ class Training:
 
     def steps(self) -> None:
         """All steps. Nothing in here waits for the device but the reading of a report (invariant 9)."""
+        exchange = stopping.Exchange(
+            self.strategy.gather, self.run.world.num_processes, self.first_step, self.watch
+        )
         with closing(training_feed(self.run, self.first_step, self.last_step - self.first_step)) as feed:
             window = Window()
+            if self.run.options.replay_from is None:  # verification has nothing to save
+                self.watch.begin()
             while self.step < self.last_step:
                 window = self._step(feed, window)
+                # After a save the others wait for the main process, which may be writing still.
+                self.watch.progress(next_takes_long=self._saves(self.step))
+                if self.step < self.last_step and (number := exchange.after(self.step)):
+                    self._stop_after_next_step(signal.Signals(number).name)
+
+    def _stop_after_next_step(self, name: str) -> None:
+        """Every rank gets here after the same step. Only the next one is known to be reported before it is taken."""
+        self.last_step = self.step + 1
+        self.stop_reason = f"{name}: stopped with a checkpoint, to go on with --resume"
+        self.progress.message(f"{name}: stopping at step {self.last_step} of {self.run.recipe.steps}")
 
     def _step(self, feed: Iterator[Batches], window: Window) -> Window:
         """One step; returns the window that the next one belongs to."""
@@ -173,7 +191,8 @@ class Training:
 
     def evaluate(self) -> None:
         """Loss and accuracy over the held-out split, each sample once."""
-        loss_sum, correct, count = self.strategy.evaluate(evaluation_feed(self.run))
+        self.watch.progress(next_takes_long=True)
+        loss_sum, correct, count = self.strategy.evaluate(self._watched(evaluation_feed(self.run)))
         row = {
             "step": self.step,
             "eval_loss": loss_sum / count,
@@ -183,6 +202,11 @@ class Training:
         self.log.metrics(row)
         self.progress.update(row)
 
+    def _watched(self, feed: Iterator[Batches]) -> Iterator[Batches]:
+        for batches in feed:
+            yield batches
+            self.watch.progress()
+
     def close(self) -> None:
         """Leave complete files and a usable terminal behind."""
         self.log.close()
@@ -190,6 +214,7 @@ class Training:
 
     def save(self) -> None:
         """One checkpoint; every worker takes part, the main process writes."""
+        self.watch.progress(next_takes_long=True)
         state = self.strategy.state(self.step)
         state.gradients = None
         if self.run.world.is_main:
@@ -202,17 +227,16 @@ class Training:
             )
 
 
-def train(run: Run, strategy: Strategy) -> int:
+def train(run: Run, strategy: Strategy, watch: stopping.Watch = stopping.WATCH) -> int:
     """Run the recipe's steps from `run.start` on; returns the exit code. Raises UsageError where ranks disagree."""
-    ours = facts(run)
-    check_agreement(ours, strategy.gather(as_numbers(ours)))
+    agree(run, strategy.settings.get("device_uuid"), strategy.gather)
     if run.start is not None and run.start.step >= run.recipe.steps:
         if run.world.is_main:
             warn(f"{run.run_dir}: all {run.recipe.steps} steps are done already")
         return EXIT_DONE
     first_step, training = run.start.step if run.start else 0, None
     try:
-        training = Training(run, strategy)
+        training = Training(run, strategy, watch)
         training.steps()
         if run.options.replay_from is not None:
             replay(run, strategy)
@@ -226,7 +250,7 @@ def train(run: Run, strategy: Strategy) -> int:
                 training.close()
     stopped_early = training.step < run.recipe.steps
     if run.world.is_main:
-        reason = f"--stop-after {training.step}" if stopped_early else None
+        reason = training.stop_reason if stopped_early else None
         write_status(run.run_dir, "preempted" if stopped_early else "completed", training.step, reason)
     return EXIT_STOPPED_EARLY if stopped_early else EXIT_DONE
 

@@ -6,7 +6,7 @@ import pytest
 
 from benchmarks.duel import Effort
 from benchmarks.race import bare_entry, our_entry, race_overrides, startable_strategies
-from launchers import commands
+from launchers import commands, prefixes
 from training.problems import UsageError
 
 TINY_GPT = Path(__file__).parents[1] / "distributed" / "tiny-gpt.toml"
@@ -23,7 +23,7 @@ print("weights " + hashlib.sha256(b"".join(array.tobytes() for array in arrays))
 
 @pytest.mark.parametrize("strategy", commands.LAUNCHERS)
 def test_both_are_started_by_the_same_launcher(strategy: str, tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(commands, "free_port", lambda: 20001)
+    monkeypatch.setattr(prefixes, "free_port", lambda: 20001)
     ours, bare = (
         make(strategy, 2, "digits-resnet18", (), tmp_path / make.__name__) for make in (our_entry, bare_entry)
     )

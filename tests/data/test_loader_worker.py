@@ -11,7 +11,8 @@ import pytest
 
 import data
 
-# A strategy script in small: it imports frameworks in main() only. Its loader processes report on themselves.
+# A strategy script in small: it imports frameworks in main() only, and its loader processes are born with the signals
+# blocked that it hears in a thread of its own. They report on themselves.
 SOURCE = """
 import os, sys
 import numpy as np
@@ -29,12 +30,13 @@ class Reporting:
         return len(ids)
 """
 SCRIPT = """
-import sys, time
+import signal, sys, time
 from data.order import SampleOrder
 from data.pipeline import train_batches
 from reporting import Reporting
 
 def main(ending):
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
     if ending == "fall asleep":
         import torch
     source = Reporting()

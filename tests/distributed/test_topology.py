@@ -4,7 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from distributed import devices as gpu_devices
 from distributed import topology
+from distributed.devices import visible_gpus, warn_of_devices
 from training.problems import UsageError
 from training.world import World
 
@@ -26,8 +28,9 @@ def machine(tmp_path: Path, monkeypatch) -> Path:
     devices.mkdir()
     for name in ("null", "nvidiactl", "nvidia-uvm", "nvidia-caps", "nvidia"):
         (devices / name).touch()
-    real = topology.visible_gpus
-    monkeypatch.setattr(topology, "visible_gpus", lambda environment={}: real(environment, devices))
+    real = visible_gpus
+    for module in (topology, gpu_devices):
+        monkeypatch.setattr(module, "visible_gpus", lambda environment={}: real(environment, devices))
     return devices
 
 
@@ -42,17 +45,17 @@ def one_line(caught: pytest.ExceptionInfo) -> str:
 
 
 def test_torchrun_numbers_its_workers() -> None:
-    assert topology.from_torchrun("torch-ddp", TORCHRUN) == World(3, 1, 4, 4, (3,), "torchrun", False)
+    assert topology.of_torch("torch-ddp", TORCHRUN) == World(3, 1, 4, 4, (3,), "torchrun", False)
     here = {**TORCHRUN, "RANK": "1", "WORLD_SIZE": "2"}
-    assert topology.from_torchrun("torch-ddp", here) == World(1, 1, 2, 2, (1,), "torchrun", True)
-    assert not topology.from_torchrun("torch-ddp", here).is_main
+    assert topology.of_torch("torch-ddp", here) == World(1, 1, 2, 2, (1,), "torchrun", True)
+    assert not topology.of_torch("torch-ddp", here).is_main
 
 
 @pytest.mark.parametrize("missing", TORCHRUN)
 def test_a_variable_that_is_missing_is_named_with_the_command_that_sets_it(missing: str) -> None:
     environment = {name: value for name, value in TORCHRUN.items() if name != missing}
     with pytest.raises(UsageError) as caught:
-        topology.from_torchrun("torch-ddp", environment)
+        topology.of_torch("torch-ddp", environment)
     line = one_line(caught)
     assert line.startswith(f"torch-ddp: {missing} not set")
     assert "torchrun --nproc-per-node=N -m distributed.torch_ddp" in line
@@ -73,7 +76,7 @@ def test_a_variable_that_is_missing_is_named_with_the_command_that_sets_it(missi
 )
 def test_numbers_that_contradict_each_other_are_all_shown(change: dict[str, str]) -> None:
     with pytest.raises(UsageError, match=r"contradict") as caught:
-        topology.from_torchrun("torch-ddp", {**TORCHRUN, **change})
+        topology.of_torch("torch-ddp", {**TORCHRUN, **change})
     line = one_line(caught)
     for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"):
         assert f"{name}={ {**TORCHRUN, **change}[name] }" in line
@@ -83,7 +86,7 @@ def test_numbers_that_contradict_each_other_are_all_shown(change: dict[str, str]
 def test_whatever_is_in_the_environment_gives_a_world_or_a_line(changes: dict[str, str], whole: bool) -> None:
     environment = {**TORCHRUN, **changes} if whole else changes
     try:
-        world = topology.from_torchrun("torch-ddp", environment)
+        world = topology.of_torch("torch-ddp", environment)
     except UsageError as error:
         assert str(error).isprintable()
         assert any(name in str(error) for name in TORCHRUN)
@@ -106,7 +109,7 @@ def test_a_single_strategy_is_this_process(environment: dict[str, str]) -> None:
 def test_several_copies_of_a_strategy_of_one_process_are_refused(strategy: str) -> None:
     with pytest.raises(UsageError, match=f"^WORLD_SIZE: found 2 .*{strategy}") as caught:
         if strategy == "tf-mirrored":
-            topology.in_one_process(2, {"WORLD_SIZE": "2"})
+            topology.of_mirrored(2, {"WORLD_SIZE": "2"})
         else:
             topology.alone(strategy, {"WORLD_SIZE": "2"})
     assert f"python -m distributed.{strategy.replace('-', '_')}" in one_line(caught)
@@ -119,20 +122,20 @@ def test_several_copies_of_a_strategy_of_one_process_are_refused(strategy: str) 
     [("HOROVOD_SIZE", "horovodrun"), ("OMPI_COMM_WORLD_SIZE", "mpirun"), ("PMI_SIZE", "mpirun")],
 )
 def test_so_are_the_copies_that_mpirun_makes_of_it(name: str, launcher: str) -> None:
-    for start in (topology.alone, lambda _, environment: topology.in_one_process(2, environment)):
+    for start in (topology.alone, lambda _, environment: topology.of_mirrored(2, environment)):
         with pytest.raises(UsageError) as caught:
             start("tf-mirrored", {name: "2", "WORLD_SIZE": "1"})
         assert one_line(caught).startswith(f"{name}: found 2 ({launcher}), but tf-mirrored is one process")
 
 
 def test_one_process_drives_all_gpus_or_one_core_unless_told_otherwise(machine: Path) -> None:
-    assert topology.in_one_process(None, {}).workers == 1
-    assert topology.in_one_process(3, {}) == World(0, 0, 1, 3, (0, 1, 2), "direct")
+    assert topology.of_mirrored(None, {}).workers == 1
+    assert topology.of_mirrored(3, {}) == World(0, 0, 1, 3, (0, 1, 2), "direct")
     add_gpus(machine, 4)
-    assert topology.in_one_process(None, {}).workers == 4
-    assert topology.in_one_process(None, {"CUDA_VISIBLE_DEVICES": "2,3"}).workers == 2
+    assert topology.of_mirrored(None, {}).workers == 4
+    assert topology.of_mirrored(None, {"CUDA_VISIBLE_DEVICES": "2,3"}).workers == 2
     with pytest.raises(UsageError, match=r"^--workers: found 0"):
-        topology.in_one_process(0, {})
+        topology.of_mirrored(0, {})
 
 
 @pytest.mark.parametrize(
@@ -164,17 +167,17 @@ def test_gpus_are_those_that_are_there_and_chosen(
 
 def test_more_workers_than_gpus_are_refused_on_this_node_alone(machine: Path) -> None:
     add_gpus(machine, 2)
-    assert topology.from_torchrun("torch-ddp", TORCHRUN).workers == 4  # two nodes of two
+    assert topology.of_torch("torch-ddp", TORCHRUN).workers == 4  # two nodes of two
     for start in (
-        lambda: topology.in_one_process(3, {}),
-        lambda: topology.from_torchrun("torch-ddp", {**TORCHRUN, "LOCAL_WORLD_SIZE": "3"}),
-        lambda: topology.from_torchrun("torch-ddp", {**TORCHRUN, "CUDA_VISIBLE_DEVICES": "1"}),
+        lambda: topology.of_mirrored(3, {}),
+        lambda: topology.of_torch("torch-ddp", {**TORCHRUN, "LOCAL_WORLD_SIZE": "3"}),
+        lambda: topology.of_torch("torch-ddp", {**TORCHRUN, "CUDA_VISIBLE_DEVICES": "1"}),
     ):
         with pytest.raises(UsageError, match=r"^--workers: found [23] on this node, but [12] GPU") as caught:
             start()
         assert "CUDA_VISIBLE_DEVICES=" in one_line(caught)
     # Hidden GPUs mean the CPU, whose cores may be shared.
-    assert topology.in_one_process(3, {"CUDA_VISIBLE_DEVICES": ""}).workers == 3
+    assert topology.of_mirrored(3, {"CUDA_VISIBLE_DEVICES": ""}).workers == 3
 
 
 def test_what_was_asked_for_and_is_not_there_is_one_warning(monkeypatch, capsys) -> None:
@@ -182,7 +185,7 @@ def test_what_was_asked_for_and_is_not_there_is_one_warning(monkeypatch, capsys)
 
     def warnings(workers: int, rank: int = 0, uses_gpu: bool = False, **environment: str) -> list[str]:
         world = World(rank, rank, workers, workers, (rank,), "torchrun")
-        topology.warn_of_devices(world, uses_gpu, environment)
+        warn_of_devices(world, uses_gpu, environment)
         return capsys.readouterr().err.splitlines()
 
     assert warnings(2) == []

@@ -44,13 +44,13 @@ def one_line(caught: pytest.ExceptionInfo) -> str:
 @MPI_FAMILIES
 def test_mpirun_and_horovodrun_number_their_workers(family: dict[str, str]) -> None:
     launcher = "horovodrun" if family is HOROVODRUN else "mpirun"
-    assert topology.from_mpi("torch-horovod", family) == World(3, 1, 4, 4, (3,), launcher, False)
+    assert topology.of_horovod("torch-horovod", family) == World(3, 1, 4, 4, (3,), launcher, False)
     rank, size, *_ = family
     here = {**family, rank: "1", size: "2", "RANK": "7", "WORLD_SIZE": "8"}  # torchrun's mean nothing here
-    assert topology.from_mpi("tf-horovod", here) == World(1, 1, 2, 2, (1,), launcher, True)
+    assert topology.of_horovod("tf-horovod", here) == World(1, 1, 2, 2, (1,), launcher, True)
     # mpirun under horovodrun, or horovodrun under our launcher, which knows what it started.
     named = {**here, "TRIMARAN_LAUNCHER": "horovodrun"}
-    assert topology.from_mpi("tf-horovod", named).launcher == "horovodrun"
+    assert topology.of_horovod("tf-horovod", named).launcher == "horovodrun"
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_a_process_that_would_train_alone_is_told_how_to_start(
     environment: dict[str, str], what: str
 ) -> None:
     with pytest.raises(UsageError) as caught:
-        topology.from_mpi("tf-horovod", environment)
+        topology.of_horovod("tf-horovod", environment)
     line = one_line(caught)
     assert line.startswith(f"tf-horovod: {what} started this process, so it would train alone; ")
     assert "mpirun -np N python -m distributed.tf_horovod" in line
@@ -73,7 +73,7 @@ def test_a_process_that_would_train_alone_is_told_how_to_start(
 def test_what_mpirun_should_have_set_is_named(family: dict[str, str]) -> None:
     for missing in family:
         with pytest.raises(UsageError) as caught:
-            topology.from_mpi(
+            topology.of_horovod(
                 "torch-horovod", {key: value for key, value in family.items() if key != missing}
             )
         launcher = "horovodrun" if family is HOROVODRUN else "mpirun"
@@ -83,7 +83,7 @@ def test_what_mpirun_should_have_set_is_named(family: dict[str, str]) -> None:
     with pytest.raises(
         UsageError, match="would train alone"
     ):  # a launcher of another kind may leave the rest
-        topology.from_mpi("torch-horovod", places)
+        topology.of_horovod("torch-horovod", places)
 
 
 @MPI_FAMILIES
@@ -102,25 +102,25 @@ def test_what_mpirun_should_have_set_is_named(family: dict[str, str]) -> None:
 def test_impossible_numbers_of_mpirun_are_all_shown(family: dict[str, str], numbers: tuple[str, ...]) -> None:
     environment = dict(zip(family, numbers, strict=True))
     with pytest.raises(UsageError, match="contradict each other") as caught:
-        topology.from_mpi("torch-horovod", environment)
+        topology.of_horovod("torch-horovod", environment)
     assert ", ".join(f"{name}={value}" for name, value in environment.items()) in one_line(caught)
     name = next(iter(family))
     with pytest.raises(UsageError, match=f"^{name}: found 'first' in the environment, expected an integer"):
-        topology.from_mpi("torch-horovod", {**family, name: "first"})
+        topology.of_horovod("torch-horovod", {**family, name: "first"})
 
 
 def test_a_part_of_another_kind_beside_a_whole_one_means_nothing() -> None:
     slurm = {"PMI_RANK": "0", "PMI_SIZE": "1"}
-    assert topology.from_mpi("torch-horovod", {**OPEN_MPI, **slurm}).rank == 3
+    assert topology.of_horovod("torch-horovod", {**OPEN_MPI, **slurm}).rank == 3
 
 
 def test_two_launchers_must_tell_the_same() -> None:
     both = {**OPEN_MPI, **HOROVODRUN}
-    assert topology.from_mpi("torch-horovod", both).launcher == "horovodrun"
+    assert topology.of_horovod("torch-horovod", both).launcher == "horovodrun"
     for name in both:  # a mpirun inside another, or variables that somebody exported
         other = {**both, name: {"3": "2", "4": "5", "1": "0", "2": "3"}[both[name]]}
         with pytest.raises(UsageError, match="contradict each other") as caught:
-            topology.from_mpi("torch-horovod", other)
+            topology.of_horovod("torch-horovod", other)
         assert all(f"{key}={value}" in one_line(caught) for key, value in other.items())
 
 
@@ -133,7 +133,7 @@ def test_whatever_mpirun_left_gives_a_world_or_a_line(
 ) -> None:
     environment = {**family, **changes}
     try:
-        world = topology.from_mpi("torch-horovod", environment)
+        world = topology.of_horovod("torch-horovod", environment)
     except UsageError as error:
         assert str(error).isprintable()
         names = (*HOROVODRUN, *OPEN_MPI, *MPICH)
@@ -158,8 +158,8 @@ def test_a_rank_is_known_before_anything_else_is() -> None:
 @MPI_FAMILIES
 def test_more_workers_than_gpus_are_refused_on_this_node_alone(family: dict[str, str], gpus) -> None:
     gpus["gpus"] = 2
-    assert topology.from_mpi("tf-horovod", family).workers == 4  # two nodes of two
+    assert topology.of_horovod("tf-horovod", family).workers == 4  # two nodes of two
     local_size = list(family)[3]
     with pytest.raises(UsageError, match=r"^--workers: found 3 on this node, but 2 GPU") as caught:
-        topology.from_mpi("tf-horovod", {**family, local_size: "3"})
+        topology.of_horovod("tf-horovod", {**family, local_size: "3"})
     assert "CUDA_VISIBLE_DEVICES=" in one_line(caught)

@@ -9,8 +9,8 @@ from types import ModuleType
 
 import pytest
 
-from distributed import topology
-from launchers import commands
+from distributed import devices, topology
+from launchers import commands, nodes, prefixes
 from training.process import guarded
 
 
@@ -47,7 +47,7 @@ def no_process(monkeypatch) -> None:
 @pytest.fixture
 def launch(monkeypatch, capfd) -> Callable[..., Ended]:
     """Call a module's main with these arguments."""
-    for module in (topology, commands):
+    for module in (topology, devices, nodes, prefixes, commands):
         monkeypatch.setattr(module, "visible_gpus", lambda *_: 0)
     for name in set(os.environ) & {
         "RANK",

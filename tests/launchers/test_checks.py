@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from launchers import checks, commands
+from launchers import checks, prefixes
 from training.problems import UsageError
 
 MOUNTS = """/dev/vda1 / ext4 rw 0 0
@@ -90,7 +90,7 @@ def test_no_mpirun_and_no_free_port_are_told(monkeypatch, tmp_path) -> None:
     def none_free() -> int:
         raise UsageError("no free port from 20000 to 32000 on 127.0.0.1; end what listens there")
 
-    monkeypatch.setattr(commands, "free_port", none_free)
+    monkeypatch.setattr(prefixes, "free_port", none_free)
     assert checks.port().state == "broken"
 
 

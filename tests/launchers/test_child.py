@@ -11,7 +11,8 @@ import psutil
 import pytest
 
 from launchers import child
-from launchers.child import explain, rank_endings, run_child, run_quietly
+from launchers.child import explain, rank_endings, ranks_of, run_child, run_quietly
+from training import checkpoint
 
 ROOT = Path(__file__).parents[2]
 TINY = ROOT / "tests" / "distributed" / "tiny-resnet.toml"
@@ -137,7 +138,7 @@ def test_a_launcher_killed_with_9_leaves_no_orphans(training: Training) -> None:
 @pytest.mark.timeout(200)
 def test_a_worker_killed_with_9_is_named_and_ends_the_run(training: Training) -> None:
     os.kill(training.workers[1], signal.SIGKILL)
-    _, errors = training.launcher.communicate(timeout=60)
+    _, errors = training.launcher.communicate(timeout=20)
     assert training.launcher.returncode == 1
     last = errors.splitlines()[-1]
     assert last == "trimaran: torch-ddp failed: rank 1 ended with signal SIGKILL"
@@ -145,13 +146,20 @@ def test_a_worker_killed_with_9_is_named_and_ends_the_run(training: Training) ->
 
 
 @pytest.mark.timeout(200)
-def test_a_polite_signal_ends_every_process(training: Training) -> None:
-    training.launcher.send_signal(signal.SIGTERM)
+def test_a_warning_to_every_process_stops_the_run_with_a_checkpoint(training: Training) -> None:
+    """As Slurm sends it: torchrun, which would end by it, is to outlive it."""
+    assert sorted(process.pid for process in ranks_of(training.launcher.pid)) == sorted(
+        training.workers.values()
+    )
+    for process in training.processes():
+        process.send_signal(signal.SIGUSR1)
     _, errors = training.launcher.communicate(timeout=60)
-    assert training.launcher.returncode not in (0, 2, 75)
-    assert "trimaran: torch-ddp failed: " in errors.splitlines()[-1]
+    assert training.launcher.returncode == 75, errors
+    assert "SIGUSR1: stopping at step " in errors
     assert not [process for process in training.processes() if is_alive(process.pid)]
-    assert json.loads((training.run_dir / "status.json").read_text())["state"] in ("running", "failed")
+    status = json.loads((training.run_dir / "status.json").read_text())
+    assert status["state"] == "preempted"
+    assert checkpoint.complete_steps(training.run_dir / "checkpoints") == [status["step"]]
 
 
 def test_a_child_runs_in_its_environment_and_its_errors_are_shown_and_kept(

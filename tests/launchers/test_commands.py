@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from launchers import commands
+from launchers import commands, environment, prefixes
+from launchers.nodes import Nodes
 from training.options import HorovodOptions, Options, parse
 from training.problems import UsageError
 
@@ -41,14 +42,14 @@ def mpirun(tmp_path: Path, monkeypatch) -> Callable[[str | None], None]:
     """Puts an mpirun on PATH that says this of its version, or none; no GPU, no root, a Horovod with MPI."""
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
-    monkeypatch.setattr(commands, "visible_gpus", lambda: 0)
+    monkeypatch.setattr(prefixes, "visible_gpus", lambda: 0)
     monkeypatch.setattr(commands.horovod_setup, "check_build", lambda framework: Path("/lib/horovod"))
     monkeypatch.setattr(commands.horovod_setup, "has_mpi", lambda folder: True)
     monkeypatch.setattr(commands.horovod_setup, "installed_with_mpi", lambda: True)
     program = tmp_path / "mpirun"
 
     def choose(version: str | None) -> None:
-        commands.is_open_mpi.cache_clear()
+        prefixes.is_open_mpi.cache_clear()
         program.unlink(missing_ok=True)
         if version is not None:
             program.write_text(f"#!/bin/sh\necho '{version}'\n")
@@ -61,13 +62,13 @@ def mpirun(tmp_path: Path, monkeypatch) -> Callable[[str | None], None]:
 @pytest.fixture(autouse=True)
 def forget_mpi():
     yield
-    commands.is_open_mpi.cache_clear()
+    prefixes.is_open_mpi.cache_clear()
 
 
 def started(strategy: str = "torch-horovod", **keywords: object) -> tuple[list[str], list[str]]:
     """The launcher's own words, and those after it."""
     options = HorovodOptions(recipe="r", cycle_time_ms=2.0)
-    found = commands.training_command(strategy, 2, options, python="/env/bin/python", **keywords)
+    found = commands.training_command(strategy, 2, options, python=("/env/bin/python",), **keywords)
     where = found.index("/env/bin/python")
     return found[:where], found[where:]
 
@@ -94,13 +95,15 @@ def test_horovods_script_reads_its_own_options_too() -> None:
 
 @pytest.mark.parametrize("strategy", ["torch-single", "tf-single", "tf-mirrored"])
 def test_a_strategy_of_one_process_is_started_directly(strategy: str) -> None:
-    found = commands.training_command(strategy, 2, Options(recipe="r"), python="python")
+    found = commands.training_command(strategy, 2, Options(recipe="r"), python=("python",))
     module = f"distributed.{strategy.replace('-', '_')}"
     assert found == ["python", "-m", module, "--recipe", "r", "--workers", "2"]
 
 
 def test_torchrun_starts_one_process_a_worker_and_listens_on_loopback_alone() -> None:
-    found = commands.training_command("torch-ddp", 3, Options(recipe="r"), python="python", port=20001)
+    found = commands.training_command(
+        "torch-ddp", 3, Options(recipe="r"), python=("python",), nodes=Nodes(port=20001)
+    )
     assert found == [
         *("python", "-m", "torch.distributed.run", "--nproc-per-node=3", "--nnodes=1"),
         *("--master-addr=127.0.0.1", "--master-port=20001"),
@@ -123,14 +126,14 @@ def test_mpirun_starts_one_process_a_worker_on_loopback_and_ties_none_to_a_core(
 def test_open_mpi_lets_root_start_only_if_told_and_gpus_are_not_shared(mpirun, monkeypatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert "--allow-run-as-root" in started()[0]
-    monkeypatch.setattr(commands, "visible_gpus", lambda: 8)
+    monkeypatch.setattr(prefixes, "visible_gpus", lambda: 8)
     assert started()[0] == ["mpirun", "-np", "2", "--bind-to", "none", "--allow-run-as-root", *LOOPBACK]
 
 
 def test_over_several_hosts_what_the_script_needs_goes_along(mpirun) -> None:
     for strategy in ("torch-horovod", "tf-horovod"):
-        launcher, _ = started(strategy, hostfile=Path("my hosts"))
-        names = [*commands.training_environment(strategy), "TRIMARAN_LAUNCHER"]
+        launcher, _ = started(strategy, nodes=Nodes(hostfile=Path("my hosts")))
+        names = [*environment.training_environment(strategy), "TRIMARAN_LAUNCHER"]
         exported = [word for name in names for word in ("-x", name)]
         assert launcher == ["mpirun", "-np", "2", "--bind-to", "none", "--hostfile", "my hosts", *exported]
     assert "PYTHONPATH" in launcher
@@ -141,14 +144,14 @@ def test_mpichs_mpirun_is_told_nothing_that_it_does_not_know(mpirun, monkeypatch
     mpirun(MPICH)
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     assert started()[0] == ["mpirun", "-np", "2"]
-    assert started(hostfile=Path("h"))[0] == ["mpirun", "-np", "2", "-f", "h"]
+    assert started(nodes=Nodes(hostfile=Path("h")))[0] == ["mpirun", "-np", "2", "-f", "h"]
 
 
 def test_horovodrun_starts_over_gloo_on_loopback_or_the_hosts(mpirun) -> None:
     launcher, script = started(launcher="horovodrun")
     assert launcher == ["/env/bin/horovodrun", "--gloo", "-np", "2", "--network-interfaces", "lo"]
     assert script[:3] == ["/env/bin/python", "-m", "distributed.torch_horovod"]
-    launcher, _ = started(launcher="horovodrun", hostfile=Path("h"))
+    launcher, _ = started(launcher="horovodrun", nodes=Nodes(hostfile=Path("h")))
     assert launcher == ["/env/bin/horovodrun", "--gloo", "-np", "2", "--hostfile", "h"]
 
 
@@ -200,51 +203,6 @@ def test_a_horovod_that_does_not_fit_stops_both_launchers_and_no_others(mpirun, 
     assert commands.startable("tf-mirrored") == ["direct"]
 
 
-@pytest.mark.parametrize(
-    ("text", "slots"),
-    [
-        ("a slots=2\nb slots=3\n", 5),
-        ("# two nodes\n\na slots=2 # the big one\n   \nb\n", 3),
-        ("a max_slots=9 slots=4", 4),
-        ("a\nb\nc", 3),
-        ("#a slots=8\n", 0),
-        ("", 0),
-    ],
-)
-def test_a_hostfile_has_as_many_slots_as_workers(tmp_path: Path, text: str, slots: int) -> None:
-    hostfile = tmp_path / "hosts"
-    hostfile.write_text(text)
-    commands.check_hostfile(hostfile, slots)
-    with pytest.raises(UsageError) as caught:
-        commands.check_hostfile(hostfile, slots + 1)
-    assert str(caught.value).startswith(
-        f"--workers: found {slots + 1}, but the hosts in {hostfile} have {slots} slot"
-    )
-
-
-@pytest.mark.parametrize("content", [None, b"a slots=two", b"a slots=", b"\xff\xfe slots=2"])
-def test_a_hostfile_that_cannot_be_read_is_one_line(tmp_path: Path, content: bytes | None) -> None:
-    hostfile = tmp_path / "hosts"
-    if content is not None:
-        hostfile.write_bytes(content)
-    with pytest.raises(UsageError) as caught:
-        commands.check_hostfile(hostfile, 1)
-    line = str(caught.value)
-    assert line.isprintable()
-    assert line.startswith(f"--hostfile {hostfile}: ")
-    assert line.endswith("expected lines of the form: host slots=4")
-
-
-def test_the_environment_finds_the_checkout_first_and_gives_a_worker_one_thread(monkeypatch) -> None:
-    monkeypatch.setenv("PYTHONPATH", "/elsewhere")
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    found = commands.training_environment("torch-ddp")
-    assert found == {"PYTHONPATH": f"{commands.CHECKOUT}{os.pathsep}/elsewhere", "OMP_NUM_THREADS": "1"}
-    monkeypatch.setenv("PYTHONPATH", str(commands.CHECKOUT))
-    monkeypatch.setenv("OMP_NUM_THREADS", "4")
-    assert commands.training_environment("torch-ddp") == {"PYTHONPATH": str(commands.CHECKOUT)}
-
-
 def test_a_line_for_the_shell_is_read_back_word_by_word() -> None:
     command = ["python", "-m", "x", "--set", "a=$HOME 'b' \"c\" ; rm *", ""]
     line = commands.as_shell({"KEY": "two words"}, command)
@@ -261,16 +219,16 @@ def test_a_launcher_that_cannot_start_the_strategy_is_refused() -> None:
 
 
 def test_a_free_port_is_below_the_ephemeral_range_and_not_taken(monkeypatch) -> None:
-    port = commands.free_port()
-    assert commands.FIRST_PORT <= port < commands.LAST_PORT
+    port = prefixes.free_port()
+    assert prefixes.FIRST_PORT <= port < prefixes.LAST_PORT
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
         number = taken.getsockname()[1]
-        monkeypatch.setattr(commands, "FIRST_PORT", number)
-        monkeypatch.setattr(commands, "LAST_PORT", number + 1)
+        monkeypatch.setattr(prefixes, "FIRST_PORT", number)
+        monkeypatch.setattr(prefixes, "LAST_PORT", number + 1)
         with pytest.raises(UsageError, match=f"no free port from {number}"):
-            commands.free_port()
+            prefixes.free_port()
 
 
 def test_runs_go_side_by_side_on_cores_but_share_no_gpu(monkeypatch) -> None:

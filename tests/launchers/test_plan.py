@@ -1,3 +1,4 @@
+import json
 from math import lcm
 from pathlib import Path
 
@@ -57,11 +58,12 @@ def test_a_plan_runs_the_reference_its_controls_and_each_strategy_with_each_coun
     plan = make_plan("verify-resnet", recipe, strategies, [1, 2], ("steps=5",), BOTH)
     assert [job.name for job in plan.jobs] == [
         *("torch-single-1", "torch-ddp-1", "torch-ddp-2", "tf-single-1", "tf-mirrored-1", "tf-mirrored-2"),
+        "tf-mirrored-2-nodes-2",
     ]
     assert plan.jobs[0] is plan.reference
     assert {job.workers * job.accumulation for job in (*plan.jobs, *plan.controls)} == {4}
     assert [job.perturb_seed for job in plan.controls] == list(CONTROL_SEEDS)
-    assert len({job.name for job in (*plan.jobs, *plan.controls)}) == 9
+    assert len({job.name for job in (*plan.jobs, *plan.controls)}) == 10
     assert make_plan("verify-resnet", recipe, strategies, [1], (), ("one-step",)).controls == []
 
 
@@ -75,13 +77,14 @@ def test_statistics_are_compared_at_equal_workers_and_accumulation() -> None:
         "torch-ddp-2": None,
         "tf-mirrored-1": "torch-single-1",
         "tf-mirrored-2": "torch-ddp-2",
+        "tf-mirrored-2-nodes-2": "torch-ddp-2",
     }
     plan = make_plan("verify-gpt", load_recipe("verify-gpt"), strategies, [2], (), BOTH)
     assert {plan.statistics_peer(job) for job in plan.jobs} == {None}
 
 
 def options_of(plan, job) -> Options:
-    command, _ = plan.command(job, Path("/w"))
+    command, _ = plan.commands(job, Path("/w"))[0]
     start = next(i for i, word in enumerate(command) if word.startswith("distributed.")) + 1
     return parse(Options, "x", command[start:])
 
@@ -89,7 +92,7 @@ def options_of(plan, job) -> Options:
 def test_the_commands_of_both_modes_together() -> None:
     recipe = load_recipe("verify-gpt")
     plan = make_plan("verify-gpt", recipe, ["torch-single", "tf-mirrored"], [2], ("steps=9",), BOTH)
-    reference, other = (options_of(plan, job) for job in plan.jobs)
+    reference, other, _ = (options_of(plan, job) for job in plan.jobs)
     # The reference keeps every state: they are what each step of the others starts from.
     assert reference.overrides == ("steps=9", "run.checkpoint_every=1", "run.keep_checkpoints=1000000")
     assert other.overrides == ("steps=9",)
@@ -108,6 +111,31 @@ def test_the_commands_of_one_mode_alone() -> None:
     plan = make_plan("verify-gpt", recipe, ["torch-single", "tf-single"], [1], (), ("trajectory",))
     assert [options_of(plan, job).replay_from for job in plan.jobs] == [None, None]
     assert [options_of(plan, job).stop_after for job in plan.jobs] == [None, None]
+
+
+def test_several_nodes_are_several_commands_on_this_machine() -> None:
+    recipe = load_recipe("verify-gpt")
+    strategies = ["torch-ddp", "tf-mirrored", "torch-horovod"]
+    plan = make_plan("verify-gpt", recipe, strategies, [1, 2, 4], (), BOTH, nodes=2)
+    assert [(job.workers, job.nodes) for job in plan.jobs] == 3 * [(1, 1), (2, 2), (4, 2)]
+    started = {job.name: plan.commands(job, Path("/w")) for job in plan.jobs}
+    assert {name: len(commands) for name, commands in started.items() if len(commands) > 1} == {
+        "torch-ddp-2-nodes-2": 2,
+        "torch-ddp-2-nodes-4": 2,
+        "tf-mirrored-2-nodes-2": 2,
+        "tf-mirrored-2-nodes-4": 4,  # TensorFlow has one worker a process there
+    }
+    for rank, (command, _) in enumerate(started["torch-ddp-2-nodes-4"]):
+        assert {"--nnodes=2", "--nproc-per-node=2", f"--node-rank={rank}", "--master-addr=127.0.0.1"} <= set(
+            command
+        )
+    configs = [json.loads(environment["TF_CONFIG"]) for _, environment in started["tf-mirrored-2-nodes-4"]]
+    assert [config["task"]["index"] for config in configs] == [0, 1, 2, 3]
+    assert len({json.dumps(config["cluster"]) for config in configs}) == 1
+    ((command, _),) = started["torch-horovod-horovodrun-2-nodes-4"]
+    assert command[command.index("-H") + 1] == "localhost:2,127.0.0.1:2"
+    with pytest.raises(UsageError, match=r"^--workers: found 3, expected multiples of --nodes 2, or 1"):
+        make_plan("verify-gpt", recipe, strategies, [3], (), BOTH, nodes=2)
 
 
 @pytest.mark.parametrize(("control", "calm"), [(None, True), (9e-11, True), (2e-10, False)])

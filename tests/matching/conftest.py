@@ -17,7 +17,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from launchers.commands import free_port, mpirun_flags, option_arguments, startable
+from launchers.commands import option_arguments, startable
+from launchers.prefixes import free_port, mpirun_flags
 from recipes.recipe import Recipe, load_recipe
 from training.options import Options
 
@@ -150,7 +151,7 @@ class Runs:
         files = [self.folder / f"{strategies[0]}-{part}.json" for part in ("jobs", "results")]
         files[0].write_text(json.dumps(jobs))
         ranks = range(2 if strategies == ("torch-ddp",) else 1)
-        flags = mpirun_flags(strategies[0], None)
+        flags = mpirun_flags(strategies[0], 2)
         launcher = ["mpirun", "-np", "2", *flags] if strategies[0].endswith("-horovod") else []
         programs = [self._start(launcher, files, rank) for rank in ranks]
         try:

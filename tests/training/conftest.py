@@ -1,6 +1,8 @@
 """A strategy without a framework: NumPy gradients under the update rule of training/update_rule.py."""
 
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from training.loop import Strategy, train
 from training.options import Options
 from training.run import Run, open_run
 from training.state import State
+from training.stopping import Watch
 from training.update_rule import global_norm, updated
 from training.world import World
 
@@ -100,8 +103,44 @@ def open_tiny(tmp_path: Path) -> Callable[..., Run]:
 def train_tiny(open_tiny) -> Callable[..., tuple[int, Fake]]:
     """Open such a run and train it; returns the exit code and the strategy."""
 
-    def train_it(*overrides: str, hook=lambda step: None, **options) -> tuple[int, Fake]:
+    def train_it(*overrides: str, hook=lambda step: None, watch=None, **options) -> tuple[int, Fake]:
         fake = Fake(open_tiny(*overrides, **options), hook)
-        return train(fake.run, fake.strategy), fake
+        return train(fake.run, fake.strategy, watch or Watch()), fake
 
     return train_it
+
+
+class Collective:
+    """gather among threads that stand for ranks: it returns when all have called it, or fails if one does not."""
+
+    def __init__(self, size: int) -> None:
+        self.rows: list = [None] * size
+        self.barrier = threading.Barrier(size, timeout=10)
+
+    def gather(self, rank: int, numbers: np.ndarray) -> np.ndarray:
+        self.rows[rank] = numbers
+        self.barrier.wait()
+        table = np.stack(self.rows)
+        self.barrier.wait()
+        return table
+
+
+@pytest.fixture
+def train_together(open_tiny) -> Callable[..., list[tuple[int, Fake]]]:
+    """As `train_tiny`, but a rank for each of `watches`, with its own of `hooks`."""
+
+    def train_them(*overrides: str, hooks: list, watches: list[Watch], **options) -> list[tuple[int, Fake]]:
+        size = len(watches)
+        worlds = [World(rank, rank, size, size, (rank,), "torchrun") for rank in range(size)]
+        runs = [open_tiny(*overrides, world=world, **options) for world in worlds]
+        collective = Collective(size)
+
+        def train_rank(rank: int) -> tuple[int, Fake]:
+            fake = Fake(runs[rank], hooks[rank])
+            fake.strategy.gather = lambda numbers: collective.gather(rank, numbers)
+            return train(fake.run, fake.strategy, watches[rank]), fake
+
+        with ThreadPoolExecutor(size) as pool:
+            return list(pool.map(train_rank, range(size)))
+
+    return train_them

@@ -8,8 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from training import agreement
-from training.agreement import as_numbers, check_agreement
+from training.agreement import agree, as_numbers, check_agreement, check_devices_differ
 from training.problems import UsageError
+from training.world import World
 
 FACTS = {"recipe id": "0123456789abcdef", "parameters": "fedcba9876543210", "code version": "aa"}
 
@@ -51,3 +52,30 @@ def test_the_code_version_changes_with_any_line_of_code(tmp_path: Path, monkeypa
         digests.append(agreement.code_digest.__wrapped__())
     assert len(set(digests)) == 3
     assert digests[-1] == digests[-2]
+
+
+@pytest.mark.parametrize(
+    ("devices", "who"), [([5, 6, 7], None), ([5, 6, 5, 7], "0, 2"), ([9, 5, 5, 5], "1, 2, 3"), ([4], None)]
+)
+def test_two_ranks_on_one_gpu_are_named(devices: list[int], who: str | None) -> None:
+    if who is None:
+        check_devices_differ(np.array(devices))
+        return
+    with pytest.raises(UsageError, match=f"^ranks {who} use one and the same GPU"):
+        check_devices_differ(np.array(devices))
+
+
+def test_processes_without_a_gpu_are_not_taken_for_one(open_tiny) -> None:
+    """Each gathers what rank 1 of two sent as well."""
+    runs = [open_tiny(world=World(rank, rank, 2, 2, (rank,), "torchrun")) for rank in (0, 1)]
+    sent: list[np.ndarray] = []
+    for uuid, error in ((None, None), ("GPU-1", "ranks 0, 1 use one and the same GPU")):
+        sent.clear()
+        for run in runs:
+            agree(run, uuid, lambda numbers: sent.append(numbers) or numbers[None])
+        both = np.stack(sent)
+        if error is None:
+            agree(runs[0], uuid, lambda numbers, both=both: both)
+        else:
+            with pytest.raises(UsageError, match=error):
+                agree(runs[0], uuid, lambda numbers, both=both: both)

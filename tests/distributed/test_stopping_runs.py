@@ -1,0 +1,186 @@
+"""Real runs that are warned of a pre-emption: all ranks stop at one step; resumed, they are as if nothing had been."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+
+from launchers.child import ranks_of
+from telemetry.run_log import read_rows
+from training import checkpoint
+
+pytestmark = pytest.mark.timeout(300)
+TINY = ("--recipe", str(Path(__file__).parent / "tiny-resnet.toml"))
+ENDLESS = ("--set", "steps=1000000", "run.log_every=1")
+LOADERS = ("performance.loader_workers=1",)
+EXACT = ("step", "loss", "learning_rate", "grad_norm", "sample_digest", "samples")
+COMMANDS = {
+    "torch-single": ("distributed.torch_single",),
+    "torch-ddp": ("launchers.train", "torch-ddp", "--workers", "2"),
+    "torch-horovod": ("launchers.train", "torch-horovod", "--workers", "2"),
+    "tf-mirrored": ("distributed.tf_mirrored", "--workers", "2"),
+    "tf-horovod": ("launchers.train", "tf-horovod", "--workers", "2"),
+}
+TO_END_S = 60
+
+
+class Started:
+    """A run, every process of which bears its mark."""
+
+    def __init__(self, run_dir: Path, *command: str) -> None:
+        self.run_dir, self.mark = run_dir, f"{os.getpid()}-{run_dir}"
+        self.launcher = subprocess.Popen(
+            [sys.executable, "-m", *command, "--run-dir", str(run_dir)],
+            env={
+                **os.environ,
+                "CUDA_VISIBLE_DEVICES": "",
+                "OMP_NUM_THREADS": "1",
+                "TRIMARAN_TEST": self.mark,
+            },
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def wait_for_step(self, step: int) -> None:
+        """Until a later one than this is logged."""
+        metrics, end = self.run_dir / "metrics.jsonl", time.monotonic() + 120
+        while not metrics.exists() or len(read_rows(metrics)) <= step:
+            assert self.launcher.poll() is None, self.launcher.stderr.read()
+            assert time.monotonic() < end
+            time.sleep(0.05)
+
+    def processes(self) -> list[psutil.Process]:
+        """All that live."""
+        found = psutil.process_iter(["environ", "status"])
+        return [
+            process
+            for process in found
+            if (process.info["environ"] or {}).get("TRIMARAN_TEST") == self.mark
+            and process.info["status"] != psutil.STATUS_ZOMBIE
+        ]
+
+    def rank(self, number: int) -> psutil.Process:
+        """The training process of this rank."""
+        names = ("RANK", "OMPI_COMM_WORLD_RANK")
+        for process in ranks_of(self.launcher.pid):
+            if any(process.environ().get(name) == str(number) for name in names):
+                return process
+        raise AssertionError(f"no rank {number}")
+
+    def code(self) -> int:
+        """How it ended; nothing of it is left behind."""
+        self.errors = self.launcher.communicate(timeout=TO_END_S)[1]
+        end = time.monotonic() + 5
+        while left := self.processes():
+            assert time.monotonic() < end, [process.cmdline() for process in left]
+            time.sleep(0.05)
+        return self.launcher.returncode
+
+    def kill(self) -> None:
+        """The end of it, whatever went wrong."""
+        for process in self.processes():
+            process.kill()
+        self.launcher.communicate()
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Callable[..., Started]]:
+    """Start a command in a run directory of tmp_path."""
+    started: list[Started] = []
+
+    def run(name: str, *command: str) -> Started:
+        started.append(Started(tmp_path / name, *command))
+        return started[-1]
+
+    yield run
+    for each in started:
+        each.kill()
+
+
+@dataclass(frozen=True)
+class Warned:
+    """Who is sent which signal."""
+
+    number: signal.Signals
+    whom: str
+
+    def send(self, run: Started) -> None:
+        """Send it."""
+        match self.whom:
+            case "launcher":
+                run.launcher.send_signal(self.number)
+            case "rank 1":
+                run.rank(1).send_signal(self.number)
+            case "all":  # as Slurm does it: loader processes, torchrun and all
+                for process in run.processes():
+                    process.send_signal(self.number)
+
+
+def stopped_step(run: Started, number: signal.Signals) -> int:
+    """The one step that all of a warned run's files tell."""
+    assert run.code() == 75, run.errors
+    status = json.loads((run.run_dir / "status.json").read_text())
+    step = status["step"]
+    assert status["state"] == "preempted"
+    assert status["reason"].startswith(f"{number.name}: ")
+    assert checkpoint.complete_steps(run.run_dir / "checkpoints") == [step]
+    for path in (run.run_dir / "metrics.jsonl", *run.run_dir.glob("timing-*.jsonl")):
+        assert read_rows(path)[-1]["step"] == step, path
+    return step
+
+
+def exact_rows(run: Started) -> list[dict]:
+    return [{key: row[key] for key in EXACT} for row in read_rows(run.run_dir / "metrics.jsonl")]
+
+
+WAYS = {
+    "torch-single": (Warned(signal.SIGTERM, "launcher"), Warned(signal.SIGUSR1, "launcher")),
+    "torch-ddp": (Warned(signal.SIGUSR2, "rank 1"), Warned(signal.SIGUSR1, "all")),
+    "torch-horovod": (Warned(signal.SIGTERM, "launcher"), Warned(signal.SIGUSR2, "rank 1")),
+    "tf-mirrored": (Warned(signal.SIGTERM, "launcher"), Warned(signal.SIGUSR2, "launcher")),
+    "tf-horovod": (Warned(signal.SIGTERM, "rank 1"), Warned(signal.SIGUSR2, "launcher")),
+}
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        pytest.param(name, marks=[pytest.mark.horovod] if name.endswith("horovod") else [])
+        for name in COMMANDS
+    ],
+)
+def test_warned_ranks_stop_at_one_step_and_resume_to_the_last_bit(start, strategy: str) -> None:
+    command, ways = COMMANDS[strategy], WAYS[strategy]
+    options = (*command, *TINY, *ENDLESS, *(LOADERS if strategy == "torch-ddp" else ()))
+    parts, steps = start("parts", *options), []
+    parts.wait_for_step(3)
+    ways[0].send(parts)
+    steps.append(stopped_step(parts, ways[0].number))
+    whole = start("whole", *options)
+    whole.wait_for_step(steps[0] + 5)
+    ways[1].send(whole)
+    steps.append(stopped_step(whole, ways[1].number))
+    resumed = start("parts", *command, "--resume", "--stop-after", str(steps[1]))
+    assert resumed.code() == 75, resumed.errors
+    assert exact_rows(resumed) == exact_rows(whole)
+    assert len(exact_rows(whole)) == steps[1] > steps[0]
+
+
+@pytest.mark.parametrize("strategy", ["torch-ddp", pytest.param("torch-horovod", marks=pytest.mark.horovod)])
+def test_a_rank_that_is_killed_still_ends_the_run_soon(start, strategy: str) -> None:
+    run = start("run", *COMMANDS[strategy], *TINY, *ENDLESS, *LOADERS)
+    run.wait_for_step(3)
+    run.rank(1).kill()
+    killed = time.monotonic()
+    assert run.code() == 1
+    assert time.monotonic() - killed < 20
+    assert run.errors.splitlines()[-1] == f"trimaran: {strategy} failed: rank 1 ended with signal SIGKILL"

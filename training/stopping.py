@@ -1,0 +1,145 @@
+"""The agreed stop: a warning of pre-emption, heard by one rank or by all, stops all ranks at the same step.
+
+No signal handler of ours does anything, least of all a collective: a thread learns of the signal and sets a flag,
+the loop looks at the flag between two steps, and the ranks tell each other about once a second.
+"""
+
+import contextlib
+import os
+import select
+import signal
+import threading
+import time
+from collections.abc import Callable
+
+import numpy as np
+
+SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+LEAST_GRACE_S = 10.0
+GRACE_GAPS = 5
+"""A warned process that is quiet for this many of its longest gaps, and for LEAST_GRACE_S, is stuck."""
+LONG_GRACE_S = 600.0
+"""For what has no earlier gap to go by: the first step compiles, and all ranks wait while one writes a checkpoint."""
+LOOK_S = 0.25
+INTERVAL_S = 1.0
+"""About how far apart in time the ranks tell each other of warnings."""
+MOST_STEPS = 1000
+
+
+class Watch:
+    """What this process has heard, and whether it gets anywhere since.
+
+    Launchers end all ranks by SIGTERM when one has failed, and those may be waiting for it in a collective, for
+    ever. So a warned process that shows no sign of progress for a while ends itself.
+    """
+
+    def __init__(
+        self, end: Callable[[int], object] = os._exit, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.heard = 0
+        self.listens = False
+        self._end, self._clock = end, clock
+        self._has_steps = False
+        self._heard_s = self._sign_s = clock()
+        self._longest_gap_s = 0.0
+        self._grace_s = LONG_GRACE_S
+
+    def begin(self) -> None:
+        """From now on there are steps to stop at. Before, a signal ends the process at once, as is its nature."""
+        if self.listens:
+            _take_signals()  # back: TensorFlow's coordination service handles SIGTERM in its own way
+        self._has_steps = True
+        self._sign_s, self._grace_s = self._clock(), LONG_GRACE_S
+
+    def progress(self, next_takes_long: bool = False) -> None:
+        """A sign of progress; the next one may be long in coming."""
+        now = self._clock()
+        self._longest_gap_s = max(self._longest_gap_s, now - self._sign_s)
+        self._sign_s = now
+        self._grace_s = (
+            LONG_GRACE_S if next_takes_long else max(LEAST_GRACE_S, GRACE_GAPS * self._longest_gap_s)
+        )
+
+    def hear(self, number: int) -> None:
+        """Called in the listening thread. The first signal is the reason; a launcher may well send more."""
+        if not self._has_steps:
+            self._end(128 + number)
+        elif not self.heard:
+            self._heard_s, self.heard = self._clock(), number
+
+    def look(self) -> None:
+        """Called in the listening thread: end a warned process that is stuck."""
+        quiet_s = self._clock() - max(self._heard_s, self._sign_s)
+        if self.heard and quiet_s > self._grace_s:
+            name = signal.Signals(self.heard).name
+            with contextlib.suppress(OSError):  # not by print, whose lock the main thread may hold
+                os.write(2, f"trimaran: stuck for {quiet_s:.0f} s after {name}; this rank ends\n".encode())
+            self._end(128 + self.heard)
+
+
+WATCH = Watch()
+"""This process's own."""
+
+
+def listen(watch: Watch = WATCH) -> None:
+    """Let a thread hear SIGNALS in place of the main thread and all threads that are started after this call.
+
+    So their system calls are never interrupted. Not by sigwait, which needs them blocked in *every* thread: NumPy's
+    are older than this call, and Python's resource tracker unblocks SIGTERM as it starts (3.11). Wherever the kernel
+    delivers a signal, Python writes its number to the pipe.
+    """
+    heard, told = os.pipe()
+    os.set_blocking(told, False)
+    signal.set_wakeup_fd(told, warn_on_full_buffer=False)
+    _take_signals()
+    watch.listens = True
+    threading.Thread(target=_listen, args=(heard, watch), name="stopping", daemon=True).start()
+
+
+def _take_signals() -> None:
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    for number in SIGNALS:
+        signal.signal(number, lambda *_: None)
+
+
+def _listen(heard: int, watch: Watch) -> None:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+    while True:
+        ready, _, _ = select.select([heard], [], [], LOOK_S if watch.heard else None)
+        for number in os.read(heard, 64) if ready else b"":
+            if number in SIGNALS:
+                watch.hear(number)
+        watch.look()
+
+
+class Exchange:
+    """The steps after which the ranks tell each other what they heard. All know the same next one.
+
+    gather(numbers): int64 [k] of every process as [processes, k]; it must not wait for the device.
+    """
+
+    def __init__(
+        self,
+        gather: Callable[[np.ndarray], np.ndarray],
+        num_processes: int,
+        first_step: int,
+        watch: Watch = WATCH,
+        clock: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._gather, self._num_processes, self._watch, self._clock = gather, num_processes, watch, clock
+        self._last_step, self._last_s = first_step, clock()
+        self.next_step = first_step + 1
+
+    def after(self, step: int) -> int:
+        """Called by every rank after each step: the signal that any of them heard, the same on all, or 0."""
+        if self._num_processes == 1:
+            return self._watch.heard
+        if step < self.next_step:
+            return 0
+        now = self._clock()
+        step_time_s = (now - self._last_s) / (step - self._last_step)
+        wanted = min(max(1, round(INTERVAL_S / max(step_time_s, 1e-6))), MOST_STEPS)
+        table = self._gather(np.array([self._watch.heard, wanted], np.int64))
+        self._last_step, self._last_s = step, now
+        self.next_step = step + int(table[:, 1].min())
+        return int(table[:, 0].max())
