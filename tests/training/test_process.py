@@ -101,3 +101,15 @@ def test_a_process_dies_with_its_parent() -> None:
         os.kill(process.pid, signal.SIGKILL)
         psutil.wait_procs([grandchild], timeout=20)
         assert not grandchild.is_running() or grandchild.status() == psutil.STATUS_ZOMBIE
+
+
+def test_a_process_leaves_with_what_it_said_and_before_anything_can_go_wrong() -> None:
+    program = """
+import atexit, os
+from training.process import leave
+atexit.register(os.abort)
+print("said", end="")
+leave(75)
+"""
+    ended = subprocess.run([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, timeout=60)
+    assert (ended.returncode, ended.stdout) == (75, "said")
