@@ -12,7 +12,7 @@ from training import stopping
 from training.loop import Strategy, train
 from training.options import Options, parse
 from training.problems import EXIT_FAILED
-from training.process import guarded
+from training.process import guarded, leave
 from training.run import open_run
 from training.state import State
 
@@ -117,4 +117,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(guarded(main, topology.launched_rank()))
+    leave(guarded(main, topology.launched_rank()))

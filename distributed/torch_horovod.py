@@ -10,7 +10,7 @@ from training import stopping
 from training.loop import Strategy, train
 from training.options import HorovodOptions, parse
 from training.problems import EXIT_FAILED
-from training.process import die_with_parent, guarded
+from training.process import die_with_parent, guarded, leave
 from training.run import open_run
 from training.state import State
 
@@ -129,4 +129,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(guarded(main, topology.launched_rank()))
+    leave(guarded(main, topology.launched_rank()))

@@ -7,7 +7,7 @@ from distributed import topology
 from training import stopping
 from training.loop import Strategy, train
 from training.options import Options, parse
-from training.process import guarded
+from training.process import guarded, leave
 from training.run import open_run
 from training.state import State
 
@@ -70,4 +70,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    raise SystemExit(guarded(main, topology.launched_rank()))
+    leave(guarded(main, topology.launched_rank()))

@@ -4,6 +4,7 @@ No signal handler of ours does anything, least of all a collective: a thread lea
 the loop looks at the flag between two steps, and the ranks tell each other about once a second.
 """
 
+import atexit
 import contextlib
 import os
 import select
@@ -93,6 +94,7 @@ def listen(watch: Watch = WATCH) -> None:
     signal.set_wakeup_fd(told, warn_on_full_buffer=False)
     _take_signals()
     watch.listens = True
+    atexit.register(_ignore_signals)
     threading.Thread(target=_listen, args=(heard, watch), name="stopping", daemon=True).start()
 
 
@@ -100,6 +102,11 @@ def _take_signals() -> None:
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     for number in SIGNALS:
         signal.signal(number, lambda *_: None)
+
+
+def _ignore_signals() -> None:
+    for number in SIGNALS:  # or Python, in its end, puts back what they do by default
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _listen(heard: int, watch: Watch) -> None:
