@@ -17,6 +17,7 @@ SPEAKERS = (
     "distributed/horovod_setup.py",
     "distributed/topology.py",
     "launchers/commands.py",
+    "launchers/nodes.py",
 )
 
 
