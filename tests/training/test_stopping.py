@@ -273,6 +273,22 @@ def test_exchanges_are_about_a_second_apart(step_time_s: float, steps: int) -> N
     assert exchanges == [1, 1 + steps, 1 + 2 * steps, 1 + 3 * steps]
 
 
+@pytest.mark.parametrize(("took_s", "interval_s"), [(0.001, 1), (0.004, 2), (0.02, 5)])
+def test_what_costs_much_is_done_less_often(took_s: float, interval_s: float) -> None:
+    clock, seen = Clock(), []
+
+    def gather(numbers: np.ndarray) -> np.ndarray:
+        seen.append(step)
+        clock.now_s += took_s
+        return numbers[None]
+
+    exchange = Exchange(gather, 2, 0, Watched().watch, clock)
+    for step in range(1, 1300):
+        clock.now_s += 0.01
+        assert exchange.after(step) == 0
+    assert seen[-1] - seen[-2] == pytest.approx(100 * interval_s, rel=0.01)
+
+
 def test_the_slowest_rank_says_when_and_the_greatest_signal_is_the_reason() -> None:
     answers = iter([[[0, 50], [0, 7], [0, 90]], [[10, 5], [0, 5], [15, 5]]])
     exchange = Exchange(lambda numbers: np.array(next(answers)), 3, 20, Watched().watch)
