@@ -97,9 +97,9 @@ HOROVOD = pytest.mark.horovod
 def test_four_workers_on_two_nodes_train_like_four_on_one(
     cluster: Cluster, submit, alone, strategy: str
 ) -> None:
-    job, run_dir = submit(strategy, *SHORT)
+    job, run_dir = submit(strategy, *DIGITS)
     cluster.wait(job, timeout_s=TIME_LIMIT_S)
-    assert_trains_like(run_dir, alone(SHORT))
+    assert_trains_like(run_dir, alone(DIGITS))
 
 
 def test_submit_trains_the_digits_wherever_it_is_told(cluster: Cluster, alone, tmp_path: Path) -> None:
@@ -198,11 +198,11 @@ def test_mpirun_starts_workers_all_over_the_allocation(cluster: Cluster, alone, 
 def test_a_study_runs_on_one_node_and_on_two(cluster: Cluster, submit, alone, tmp_path: Path) -> None:
     environment = {**ENVIRONMENT, "STRATEGIES": "torch-ddp", "STUDY": "mine"}
     file = ROOT / "slurm" / "scaling_study.sbatch"
-    job = cluster.submit(file, *SHORT, env=environment, cwd=tmp_path)
+    job = cluster.submit(file, *DIGITS, env=environment, cwd=tmp_path)
     cluster.wait(job, timeout_s=TIME_LIMIT_S)
     runs = tmp_path / "studies" / "mine"
-    assert_trains_like(runs / "torch-ddp-4", alone(SHORT))
-    assert losses(runs / "torch-ddp-2") == pytest.approx(alone(SHORT), rel=1e-12, abs=0)
+    assert_trains_like(runs / "torch-ddp-4", alone(DIGITS))
+    assert losses(runs / "torch-ddp-2") == pytest.approx(alone(DIGITS), rel=1e-12, abs=0)
     assert (
         len([line for line in cluster.output(job).splitlines() if "mine" in line and "samples/s" in line])
         == 2
