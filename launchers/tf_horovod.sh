@@ -7,7 +7,7 @@ checkout=$(cd "$(dirname "$0")/.." && pwd)
 python=${PYTHON:-python}
 export PYTHONPATH="$checkout${PYTHONPATH:+:$PYTHONPATH}"
 gpus=$("$python" -c 'from distributed.devices import visible_gpus; print(visible_gpus())')
-workers=${WORKERS:-$([ "$gpus" -gt 0 ] && echo "$gpus" || env -u OMP_NUM_THREADS nproc)}
+workers=${WORKERS:-$(if [ "$gpus" -gt 0 ]; then echo "$gpus"; else env -u OMP_NUM_THREADS nproc; fi)}
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" # each worker would take every core for itself
 export TF_CPP_MIN_LOG_LEVEL="${TF_CPP_MIN_LOG_LEVEL:-2}"
 
