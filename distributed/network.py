@@ -19,16 +19,21 @@ def prepare_network(world: World, environment: MutableMapping[str, str] = os.env
     if world.on_one_node:
         environment.setdefault("GLOO_SOCKET_IFNAME", "lo")  # nobody else need hear
     elif world.peer is not None:
-        interface = interface_towards(world.peer)
-        environment.setdefault("GLOO_SOCKET_IFNAME", interface)
-        if interface != "lo":
-            environment.setdefault("NCCL_SOCKET_IFNAME", interface)
+        for name, interface in interface_variables(world.peer).items():
+            environment.setdefault(name, interface)
     if world.main_address is None or world.main_port is None:
         return
     if world.is_main:
         check_port(world.main_port)
     environment["MASTER_ADDR"], environment["MASTER_PORT"] = world.main_address, str(world.main_port)
     environment["RANK"], environment["WORLD_SIZE"] = str(world.rank), str(world.num_processes)
+
+
+def interface_variables(host: str) -> dict[str, str]:
+    """What tells Gloo and NCCL to go the way that leads to `host`; NCCL will not use loopback. Raises UsageError."""
+    interface = interface_towards(host)
+    libraries = ("GLOO",) if interface == "lo" else ("GLOO", "NCCL")
+    return {f"{library}_SOCKET_IFNAME": interface for library in libraries}
 
 
 def interface_towards(host: str) -> str:

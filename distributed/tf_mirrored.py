@@ -42,7 +42,7 @@ def main() -> int:
     if run.world.num_processes == 1:
         strategy = tf.distribute.MirroredStrategy(devices)
     else:
-        os.environ["TF_CONFIG"] = topology.tf_config(run.world)
+        os.environ["TF_CONFIG"] = topology.tf_config(run.world.addresses, run.world.rank)
         strategy = tf.distribute.MultiWorkerMirroredStrategy()
     tf.distribute.experimental_set_strategy(strategy)
 

@@ -5,7 +5,7 @@ The innermost launcher counts: torchrun, mpirun and horovodrun may themselves ha
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from distributed import slurm_step
 from distributed.devices import check_devices, check_mirrored_devices, has_own_gpus, visible_gpus
@@ -64,10 +64,10 @@ def of_mirrored(workers: int | None, environment: Mapping[str, str] = os.environ
     )
 
 
-def tf_config(world: World) -> str:
-    """What MultiWorkerMirroredStrategy reads of the processes and of which of them this is."""
-    task = {"type": "worker", "index": world.rank}
-    return json.dumps({"cluster": {"worker": list(world.addresses)}, "task": task})
+def tf_config(addresses: Sequence[str], rank: int) -> str:
+    """What MultiWorkerMirroredStrategy reads of the processes, host:port each, and of which of them this is."""
+    task = {"type": "worker", "index": rank}
+    return json.dumps({"cluster": {"worker": list(addresses)}, "task": task})
 
 
 def of_torch(strategy: str, environment: Mapping[str, str] = os.environ) -> World:
@@ -78,7 +78,7 @@ def of_torch(strategy: str, environment: Mapping[str, str] = os.environ) -> Worl
     master = {name: environment.get(name) for name in ("MASTER_ADDR", "MASTER_PORT")}
     srun = of_srun(environment)
     place = TORCHRUN.place(environment)
-    if place is not None and "TORCHELASTIC_RUN_ID" not in environment and _of_several(srun):
+    if place and "TORCHELASTIC_RUN_ID" not in environment and srun and srun.size > 1:
         # Somebody exported torchrun's names: right if it was done in each task, not in the batch script.
         _check_alike(strategy, place, srun)
     if place is None and (mpi := _innermost_mpi(strategy, environment)) is not None and all(master.values()):
@@ -193,8 +193,8 @@ def _not_of_torchrun(strategy: str, environment: Mapping[str, str]) -> str:
     )
 
 
-def _check_alike(strategy: str, place: Place, srun: Place | None) -> None:
-    if srun is not None and place.numbers != srun.numbers:
+def _check_alike(strategy: str, place: Place, srun: Place) -> None:
+    if place.numbers != srun.numbers:
         raise UsageError(
             f"{strategy}: {place}, {srun} contradict each other; unset the first four, which srun's tasks do not need"
         )

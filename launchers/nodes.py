@@ -1,13 +1,13 @@
 """Where the workers of a run are: on this node, on hosts that are named, or where Slurm puts them."""
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from distributed.devices import check_devices, visible_gpus
-from distributed.network import check_port, interface_towards
+from distributed.network import check_port, interface_variables
+from distributed.topology import tf_config
 from training.problems import UsageError
 
 PORT = 20480
@@ -46,14 +46,10 @@ class Nodes:
         if len(self.hosts) < 2 or launcher not in ("torchrun", "direct"):
             return {}
         peer = self.hosts[1 if self.rank == 0 else 0]
-        interface = interface_towards(peer)
-        found = {"GLOO_SOCKET_IFNAME": os.environ.get("GLOO_SOCKET_IFNAME", interface)}
-        if interface != "lo":
-            found["NCCL_SOCKET_IFNAME"] = os.environ.get("NCCL_SOCKET_IFNAME", interface)
+        found = {name: os.environ.get(name, mine) for name, mine in interface_variables(peer).items()}
         if launcher == "direct":
-            workers = [f"{host}:{self.meeting_port + index}" for index, host in enumerate(self.hosts)]
-            task = {"type": "worker", "index": self.rank}
-            found["TF_CONFIG"] = json.dumps({"cluster": {"worker": workers}, "task": task})
+            addresses = [f"{host}:{self.meeting_port + index}" for index, host in enumerate(self.hosts)]
+            found["TF_CONFIG"] = tf_config(addresses, self.rank)
         return found
 
 

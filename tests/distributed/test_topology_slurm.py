@@ -164,7 +164,7 @@ def test_a_single_strategy_under_srun_is_refused_for_several_tasks_alone() -> No
 
 def test_tensorflow_is_told_of_every_task_once() -> None:
     world = STARTS["tf-mirrored"](SRUN)
-    config = json.loads(topology.tf_config(world))
+    config = json.loads(topology.tf_config(world.addresses, world.rank))
     hosts, ports = zip(*(each.split(":") for each in config["cluster"]["worker"]), strict=True)
     assert hosts == ("node1", "node1", "node2", "node2")
     assert len(set(ports)) == 4

@@ -1,12 +1,12 @@
 """docs/horovod.md stays true: its lines, flags, variables and files are those of the code."""
 
-import ast
 import re
 from pathlib import Path
 
 import pytest
 
 from distributed import horovod_setup
+from tests.documents import is_said, spoken, table_rows
 from training.options import HorovodOptions, Options
 from training.world import World
 
@@ -23,28 +23,17 @@ SPEAKERS = (
 
 def texts() -> list[str]:
     """Every string in the code that can speak of Horovod, with an ellipsis for each value put into it."""
-    found = []
-    for name in SPEAKERS:
-        for node in ast.walk(ast.parse((ROOT / name).read_text())):
-            if isinstance(node, ast.JoinedStr):
-                parts = (part.value if isinstance(part, ast.Constant) else "…" for part in node.values)
-                found.append("".join(parts))
-            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-                found.append(node.value)
-    return found
+    return spoken(ROOT / name for name in SPEAKERS)
 
 
 def rows(first_heading: str) -> list[list[str]]:
     """The cells of the one table whose first heading is this."""
-    (table,) = re.findall(rf"^\| {re.escape(first_heading)} \|.*?(?=\n\n|\Z)", PAGE, re.MULTILINE | re.DOTALL)
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.strip().splitlines()[2:]]
+    return table_rows(PAGE, first_heading)
 
 
 @pytest.mark.parametrize("line", [row[0] for row in rows("line")])
 def test_a_line_that_is_explained_is_one_that_is_said(line: str) -> None:
-    words = line.strip("`")
-    pattern = ".*".join(re.escape(part) for part in re.split(r"\s?…", words))
-    assert any(re.search(pattern, text) for text in texts()), line
+    assert is_said(line, texts()), line
 
 
 def test_every_flag_and_every_variable_that_it_sets_is_shown() -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from distributed import network
 from launchers import nodes
 from launchers.nodes import Nodes, check_nodes
 from training.problems import UsageError
@@ -117,7 +118,7 @@ def test_a_node_is_told_of_the_others(monkeypatch) -> None:
         "cluster": {"worker": ["127.0.0.1:20001", "127.0.0.1:20002"]},
         "task": {"type": "worker", "index": 1},
     }
-    monkeypatch.setattr(nodes, "interface_towards", {"a": "ib0"}.__getitem__)
+    monkeypatch.setattr(network, "interface_towards", {"a": "ib0"}.__getitem__)
     elsewhere = Nodes(2, ("a", "b"), 1)
     both = {"GLOO_SOCKET_IFNAME": "ib0", "NCCL_SOCKET_IFNAME": "ib0"}
     assert elsewhere.environment("torchrun") == both

@@ -1,6 +1,5 @@
 """docs/slurm.md stays true: its lines, commands, keys and files are those of the code."""
 
-import ast
 import re
 import shlex
 import sys
@@ -10,6 +9,7 @@ import pytest
 
 from launchers import batch, submit
 from recipes.recipe import load_recipe
+from tests.documents import is_said, spoken, table_rows
 from training.process import guarded
 
 ROOT = Path(__file__).parents[2]
@@ -24,27 +24,18 @@ VALUE = re.compile(r"\$\{[^}]*\}|\$\w+")
 
 def texts() -> list[str]:
     """Every string that can be said, with an ellipsis for each value put into it."""
-    found = [VALUE.sub("…", path.read_text()) for path in (ROOT / "slurm").glob("*.sbatch")]
-    for path in SPEAKERS:
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.JoinedStr):
-                parts = (part.value if isinstance(part, ast.Constant) else "…" for part in node.values)
-                found.append("".join(map(str, parts)))
-            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-                found.append(node.value)
-    return found
+    files = (ROOT / "slurm").glob("*.sbatch")
+    return [*(VALUE.sub("…", path.read_text()) for path in files), *spoken(SPEAKERS)]
 
 
 def rows(first_heading: str) -> list[list[str]]:
     """The cells of the one table whose first heading is this."""
-    (table,) = re.findall(rf"^\| {re.escape(first_heading)} \|.*?(?=\n\n|\Z)", PAGE, re.MULTILINE | re.DOTALL)
-    return [[cell.strip() for cell in line.strip("|").split("|")] for line in table.strip().splitlines()[2:]]
+    return table_rows(PAGE, first_heading)
 
 
 @pytest.mark.parametrize("line", [row[0] for row in rows("line")])
 def test_a_line_that_is_explained_is_one_that_is_said(line: str) -> None:
-    pattern = ".*".join(re.escape(part) for part in re.split(r"\s?…", line.strip("`")))
-    assert any(re.search(pattern, text) for text in texts()), line
+    assert is_said(line, texts()), line
 
 
 def commands() -> list[str]:
