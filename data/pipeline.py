@@ -160,6 +160,19 @@ def _until_closed(iterator: Any, in_shared_memory: bool) -> Generator[dict[str, 
         iterator.close()
         if in_shared_memory:
             gc.collect()  # Grain's iterators form a cycle that keeps the last batches' memory
+            _await_deletions()
+
+
+def _await_deletions() -> None:
+    """Return when Grain's thread has given back the shared memory of every batch let go of so far.
+
+    The process may end at any time after that: what the thread had not reached yet would be reported as leaked.
+    """
+    from grain.multiprocessing import SharedMemoryArray
+
+    one_thread = getattr(SharedMemoryArray, "_del_thread_pool", None)
+    if one_thread is not None:
+        one_thread.apply(int)  # it works in order, so this is done when all before it is
 
 
 if "--multiprocessing-fork" in sys.orig_argv:  # a loader process, which imports Grain right after this

@@ -1,5 +1,7 @@
 import itertools
+import os
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -156,6 +158,30 @@ def test_an_error_comes_at_its_step_from_a_thread_or_a_process():
             next(batches)
         assert str(caught.value) == "sample 999: broken"
         assert not getattr(caught.value, "__notes__", [])  # Grain adds one on its own frames
+
+
+def test_no_shared_memory_is_still_to_be_given_back_once_the_batches_are_closed(monkeypatch):
+    """Grain gives it back in a thread; a process that ended before that thread was seen to leak."""
+    from grain._src.python.ipc import shared_memory_array
+
+    give_back, begun, done = shared_memory_array._del_shm, [], []
+
+    def slowly(shm, unlink):
+        begun.append(shm.name)
+        time.sleep(0.2)
+        give_back(shm, unlink)
+        done.append(shm.name)
+
+    monkeypatch.setattr(shared_memory_array, "_del_shm", slowly)
+    order = SampleOrder(4000, 8, 0)
+    batches = train_batches(
+        Numbers(4000), order, rank=0, workers=1, accumulation=1, first_step=0, num_steps=100,
+        loader_workers=1, prefetch_batches=2,
+    )  # fmt: skip
+    next(batches)
+    batches.close()
+    assert done and done == begun
+    assert not [name for name in done if os.path.exists(f"/dev/shm/{name.lstrip('/')}")]
 
 
 def test_sizes_that_do_not_fit_are_refused_at_once():
