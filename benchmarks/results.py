@@ -29,8 +29,12 @@ def table_row(
     cells = [name, *values, f"{ratio.value:.3f}", f"{ratio.low:.3f} to {ratio.high:.3f}", "", ""]
     if target is not None:
         met = judged >= target if at_least else judged <= target
-        cells[-2:] = [f"{'≥' if at_least else '≤'} {target:.2f}", "met" if met else "**missed**"]
+        cells[-2:] = [f"{'≥' if at_least else '≤'} {_target(target)}", "met" if met else "**missed**"]
     return table_line(cells)
+
+
+def _target(target: float) -> str:
+    return f"{target:.2f}" if round(target, 2) == target else f"{target:g}"
 
 
 def section(title: str, header: Sequence[str], rows: Sequence[str], notes: str) -> str:

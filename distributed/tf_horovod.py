@@ -59,10 +59,12 @@ def main() -> int:
     # A gradient leaves as soon as the backward pass has it; Horovod sends together what is ready together.
     # Not hvd.DistributedOptimizer: Keras 3 never calls what it overrides, and every worker would train alone.
     def combine(name: str, gradient: tf.Tensor) -> tf.Tensor:
+        if not run.exchanges:
+            return gradient
         return hvd.allreduce(gradient, name=name, op=reduction, compression=compression)
 
     # The loss is divided by the global count, so the workers' gradients add up; Adasum takes each worker's mean.
-    share = run.workers if options.adasum else 1
+    share = run.workers if options.adasum or not run.exchanges else 1
 
     @tf.function(autograph=False)
     def update(inputs, targets, target_count, learning_rate):
@@ -73,7 +75,7 @@ def main() -> int:
 
     def step(placed: toolbox.Placed, learning_rate: float, report: bool) -> tuple[tf.Tensor, tf.Tensor]:
         loss, norm = update(*placed, tf.constant(learning_rate, tf.float64))
-        if report:
+        if report and run.exchanges:
             loss = hvd.allreduce(loss, name="loss", op=hvd.Sum)
         return loss, norm
 

@@ -61,7 +61,10 @@ def main() -> int:
     def replica_update(inputs, targets, target_count, learning_rate):
         loss, gradients = gradients_of(inputs, targets, target_count)
         context = tf.distribute.get_replica_context()
-        loss, *gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, [loss, *gradients])
+        if run.exchanges:
+            loss, *gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, [loss, *gradients])
+        else:
+            gradients = [gradient * run.workers for gradient in gradients]
         return loss, optimizer.apply(gradients, learning_rate)
 
     @tf.function(autograph=False)

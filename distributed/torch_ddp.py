@@ -63,13 +63,13 @@ def main() -> int:
         optimizer.zero_gradients()
         losses = []
         for number, (inputs, targets) in enumerate(placed.micro_batches(), start=1):
-            with nullcontext() if number == run.accumulation else replica.no_sync():
+            with nullcontext() if number == run.accumulation and run.exchanges else replica.no_sync():
                 loss = toolbox.loss_sum(replica, inputs, targets, run.recipe.optimizer.label_smoothing)
                 loss = loss / placed.target_count
                 (loss * run.workers).backward()
             losses.append(loss.detach())
         loss = sum(losses)
-        if report:
+        if report and run.exchanges:
             dist.all_reduce(loss)
         return loss, optimizer.apply(learning_rate)
 

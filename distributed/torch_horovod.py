@@ -73,21 +73,21 @@ def main() -> int:
         parameter.register_post_accumulate_grad_hook(partial(send, name))
 
     # The loss is divided by the global count, so the workers' gradients add up; Adasum takes each worker's mean.
-    share = run.workers if options.adasum else 1
+    share = run.workers if options.adasum or not run.exchanges else 1
 
     def step(placed: toolbox.Placed, learning_rate: float, report: bool) -> tuple[torch.Tensor, torch.Tensor]:
         nonlocal is_last_micro_batch
         optimizer.zero_gradients()
         losses = []
         for number, (inputs, targets) in enumerate(placed.micro_batches(), start=1):
-            is_last_micro_batch = number == run.accumulation
+            is_last_micro_batch = number == run.accumulation and run.exchanges
             loss = toolbox.loss_sum(model, inputs, targets, run.recipe.optimizer.label_smoothing)
             loss = loss / placed.target_count
             (loss * share).backward()
             losses.append(loss.detach())
         receive()
         loss = sum(losses)
-        if report:
+        if report and run.exchanges:
             loss = hvd.allreduce(loss, name="loss", op=hvd.Sum)
         return loss, optimizer.apply(learning_rate)
 

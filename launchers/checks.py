@@ -15,7 +15,7 @@ from distributed import horovod_setup
 from distributed.devices import visible_gpus
 from launchers import commands, prefixes
 from launchers.environment import training_environment
-from telemetry.nvml import gpus
+from telemetry.nvml import gpus_aside
 from training.problems import UsageError
 
 PROBE_TIME_LIMIT_S = 120
@@ -99,7 +99,7 @@ def slurm() -> Check:
 
 def devices() -> Check:
     """The GPUs that NVML tells, and those that CUDA_VISIBLE_DEVICES leaves."""
-    told, visible = gpus(), visible_gpus()
+    told, visible = gpus_aside(), visible_gpus()
     if told is None:
         state: State = "broken" if visible else "note"
         found = f"no NVML{f', though there are {visible} devices' if visible else '; training on the CPU'}"

@@ -15,7 +15,7 @@ from typing import BinaryIO
 
 import psutil  # type: ignore[import-untyped] # its stubs are a package of their own
 
-from training.problems import EXIT_DONE, EXIT_STOPPED_EARLY, EXIT_USAGE
+from training.problems import EXIT_DONE, EXIT_FAILED, EXIT_STOPPED_EARLY, EXIT_USAGE
 from training.process import PR_SET_PDEATHSIG
 from training.stopping import SIGNALS as WARNINGS
 
@@ -23,6 +23,8 @@ FORWARDED = (*WARNINGS, signal.SIGINT, signal.SIGHUP)
 PASSES_ON = ("mpirun", "srun")
 """Launchers that may have started ranks on other nodes, and pass SIGUSR2 on to them."""
 TAIL_BYTES = 64 * 1024
+ENDS_S = 10.0
+"""How long a launcher may take to end its ranks."""
 CONSEQUENCES = (signal.SIGTERM, signal.SIGABRT)
 """Signals by which torchrun and NCCL end a rank because another one has failed."""
 EXIT_CODES = (
@@ -74,7 +76,9 @@ def run_child(command: list[str], environment: dict[str, str], cwd: Path | None 
     return code, tail.decode(errors="replace")
 
 
-def run_quietly(command: list[str], environment: dict[str, str], run_dir: Path) -> tuple[int, str]:
+def run_quietly(
+    command: list[str], environment: dict[str, str], run_dir: Path, timeout_s: float | None = None
+) -> tuple[int, str]:
     """Run to the end with its output kept to itself; returns the exit code and, if it is not 0, why."""
     with tempfile.TemporaryFile() as output:
         child = subprocess.Popen(
@@ -87,9 +91,11 @@ def run_quietly(command: list[str], environment: dict[str, str], run_dir: Path) 
             stderr=subprocess.STDOUT,
         )
         try:
-            code = child.wait()
+            code = child.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return EXIT_FAILED, f"was ended after {timeout_s:g} s"
         finally:
-            _send_group(child, signal.SIGKILL)
+            _end_group(child)
         output.seek(0)
         text = output.read()[-TAIL_BYTES:].decode(errors="replace")
     if code in (EXIT_DONE, EXIT_STOPPED_EARLY):
@@ -178,6 +184,16 @@ def ranks_of(pid: int) -> list[psutil.Process]:
                 if module.startswith("distributed.") and "-m" in words[: words.index(module)]:
                     found.append(process)
     return found
+
+
+def _end_group(child: subprocess.Popen) -> None:
+    """Launchers first, which end what they started elsewhere (srun, mpirun); then whatever is left."""
+    if child.poll() is None:
+        child.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            child.wait(ENDS_S)
+    _send_group(child, signal.SIGKILL)
+    child.wait()
 
 
 def _send_group(child: subprocess.Popen, number: int) -> None:

@@ -100,10 +100,19 @@ def option_arguments(options: Options) -> list[str]:
         ("--stop-after", options.stop_after),
         ("--replay-from", options.replay_from),
         ("--perturb-gradients", options.perturb_gradients),
+        (
+            "--telemetry-interval-s",
+            None if options.telemetry_interval_s == 1.0 else options.telemetry_interval_s,
+        ),
     ):
         if value is not None:
             arguments += [flag, str(value)]
-    arguments += [flag for flag, value in (("--resume", options.resume), ("--eager", options.eager)) if value]
+    flags = (
+        ("--resume", options.resume),
+        ("--eager", options.eager),
+        ("--no-exchange", options.no_exchange),
+    )
+    arguments += [flag for flag, value in flags if value]
     if isinstance(options, HorovodOptions):
         arguments += horovod_arguments(options)
     if options.overrides:

@@ -128,6 +128,7 @@ class Plan:
             if self.modes == ("one-step",) and job is not self.reference and self.recipe.steps > 1
             else None,
             perturb_gradients=job.perturb_seed,
+            telemetry_interval_s=0,
         )
         launcher = choose_launcher(job.strategy, job.launcher)
         return [

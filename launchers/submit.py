@@ -37,7 +37,7 @@ class SubmitOptions(HorovodOptions):
     workers_per_node: int = 1
     """Workers on each of them: its GPUs or, on nodes without any, some of its cores."""
     strategies: str | None = None
-    """Of a scaling-study: names separated by commas (default: the four above)."""
+    """Of a scaling-study: names separated by commas (default: all that can start there)."""
     site: Path | None = None
     """What the cluster wants (default: slurm/site.toml, if there is one; slurm/site.example.toml explains it)."""
     job_name: str | None = None
@@ -99,7 +99,7 @@ def main() -> int:
     # TensorFlow drives all the GPUs of a node from one process, but only one CPU.
     one_task = options.strategy == "tf-mirrored" and gpus > 0
     fields["ntasks_per_node"] = "1" if one_task else str(options.workers_per_node)
-    arguments = commands.option_arguments(replace(options, workers=None))
+    arguments = arguments_of(options)
     text = (batch.SCRIPTS / f"{options.strategy.replace('-', '_')}.sbatch").read_text()
     script = batch.render(text, fields, batch.environment_lines(*environment(options, site)), arguments)
     if options.dry_run:
@@ -107,6 +107,14 @@ def main() -> int:
         sys.stdout.flush()
         return EXIT_DONE
     return submit(script)
+
+
+def arguments_of(options: SubmitOptions) -> list[str]:
+    """What the batch file passes on to the training script, or to scaling.study."""
+    if options.strategy != STUDY:
+        return commands.option_arguments(replace(options, workers=None))
+    overrides = ["--set", *options.overrides] if options.overrides else []
+    return ["--recipes", options.recipe or "", *overrides]
 
 
 def check(options: SubmitOptions, gpus: int) -> None:
@@ -128,6 +136,8 @@ def check(options: SubmitOptions, gpus: int) -> None:
         raise UsageError(
             "--run-dir: a study's runs lie in studies/JOB_NAME-JOB_ID; leave it and --resume out"
         )
+    if is_study and options.recipe is None:
+        raise UsageError("--recipe: missing; expected a name in recipes/ or the path of a .toml file")
     workers = options.nodes * options.workers_per_node
     if options.workers not in (None, workers):
         raise UsageError(
@@ -173,7 +183,7 @@ def environment(options: SubmitOptions, site: batch.Site) -> tuple[dict, dict[st
             if python := os.environ.get(PYTHONS[prefix]) or own:
                 variables[PYTHONS[prefix]] = batch.checked_text(PYTHONS[prefix], python)
         if names := options.strategies or os.environ.get("STRATEGIES"):
-            variables["STRATEGIES"] = batch.checked_text("STRATEGIES", names.replace(",", " "))
+            variables["STRATEGIES"] = batch.checked_text("STRATEGIES", names)
     elif container == "none" and "PYTHON" not in os.environ and PYTHONS[prefix] in os.environ:
         words = python_of(options.strategy)
         if len(words) > 1:

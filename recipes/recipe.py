@@ -69,7 +69,7 @@ class PerformanceConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """How often to report, in steps; 0 means only at the end. No part of the recipe id."""
+    """How often to report, in steps; 0 means only at the end, -1 (eval_every) never. No part of the recipe id."""
 
     log_every: int = 10
     eval_every: int = 0
@@ -246,6 +246,10 @@ def _check(recipe: Recipe) -> None:
     )
     expect(recipe.performance.bucket_mib >= 1, "performance.bucket_mib", "an integer of 1 or more")
     expect(recipe.run.log_every >= 1, "run.log_every", "an integer of 1 or more")
-    for key in ("eval_every", "checkpoint_every"):
-        expect(getattr(recipe.run, key) >= 0, f"run.{key}", "an integer of 0 (only at the end) or more")
+    expect(
+        recipe.run.checkpoint_every >= 0, "run.checkpoint_every", "an integer of 0 (only at the end) or more"
+    )
+    expect(
+        recipe.run.eval_every >= -1, "run.eval_every", "a number of steps, 0 (only at the end) or -1 (never)"
+    )
     expect(recipe.run.keep_checkpoints >= 1, "run.keep_checkpoints", "an integer of 1 or more")

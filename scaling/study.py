@@ -1,45 +1,71 @@
-"""Train both embedded recipes under every strategy, and show that they are the same training.
+"""A scaling-efficiency study: strategies x recipes x workers x nodes, weak and strong, repeated, and its report.
 
-    python -m scaling.study            (make study does this, and sets up the environment first)
+    python -m scaling.study --workers 1,2,4,8 --scaling weak,strong --recipes resnet50-synthetic
+    python -m scaling.study --config my-study.toml        (the same names as the flags)
 
-Every run sums two micro-batches a step or shares them between two workers, so that BatchNorm sees the same ones
-everywhere and all runs of a recipe may share one chart. Runs that are complete already are kept.
+It can be interrupted at any time; the same command goes on where it stopped. Inside a Slurm allocation the workers are
+started by srun, over as many of its nodes as --nodes says.
 """
 
+import os
 import shutil
+import signal
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+import tomllib
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from types import FrameType
 
 from launchers import commands
 from launchers.child import run_quietly
 from launchers.environment import training_environment
-from recipes.recipe import load_recipe
-from scaling.results import read_result, read_status
-from scaling.table import print_table, write_csv, write_markdown, write_picture
+from launchers.nodes import Nodes
+from scaling.forecast import Forecast, as_clock
+from scaling.grid import WAYS, Grid, Planned
+from scaling.ledger import Ledger
 from training.options import Options, Overrides, parse, warn
-from training.problems import EXIT_DONE, EXIT_FAILED, UsageError
+from training.problems import EXIT_DONE, EXIT_FAILED, EXIT_STOPPED_EARLY, UsageError
 from training.process import LAUNCHED_BY, guarded
 
 PROGRAM = "python -m scaling.study"
-MICRO_BATCHES = 2
 
 
 @dataclass
 class StudyOptions:
-    """Train the embedded recipes under all strategies and compare them."""
+    """Measure how strategies scale on this machine, and report it."""
 
     name: str = "embedded"
-    """The study lies in studies/NAME."""
-    recipes: str = "digits-resnet18,stdlib-gpt"
+    """The study lies in studies/NAME. One that is there already goes on."""
+    config: Path | None = None
+    """A TOML file with the same names as these flags; flags given beside it win."""
+    recipes: str = "study-resnet,study-gpt"
     """Names or paths, separated by commas."""
     strategies: str = "all"
-    """`all`, or names separated by commas."""
-    workers: str = "2"
-    """Worker counts, divisors of 2, separated by commas; -single strategies run with 1."""
+    """`all` that can run here, or names separated by commas. The -single base of each framework is added."""
+    workers: str = "1,2"
+    """Worker counts on one node, separated by commas."""
+    nodes: str = "1"
+    """Node counts, separated by commas; more than 1 needs a Slurm allocation."""
+    workers_per_node: int | None = None
+    """On several nodes: workers on each (default: the most of --workers)."""
+    scaling: str = "weak"
+    """weak (the recipe's batch is one worker's), strong (it is everybody's), or weak,strong."""
+    repetitions: int = 3
+    """How often each run is repeated, in a shuffled order."""
+    decompose: bool = True
+    """Also run each size without gradient exchange, which tells where the loss goes."""
+    seed: int = 0
+    """Of the order of the runs."""
     set: Overrides = field(default_factory=list)
-    """Override keys of all the recipes."""
+    """Override keys of all the recipes: --set steps=200 run.log_every=10."""
+    run_timeout_s: float = 3600.0
+    """A run that takes longer is ended, and has failed."""
+    retry_failed: bool = False
+    """Run again what failed before."""
+    dry_run: bool = False
+    """Print the runs in their order, and do nothing."""
+    collect: bool = False
+    """Run nothing: put together what there is, and report it."""
 
     @property
     def overrides(self) -> tuple[str, ...]:
@@ -47,76 +73,180 @@ class StudyOptions:
         return tuple(item for group in self.set for item in group)
 
 
+class Interrupted(Exception):
+    """Somebody wants us to stop; the run under way counts for nothing."""
+
+
 def main() -> int:
-    """Run what is missing, then print and write the table. Returns 1 where a run failed."""
+    """Run what is missing, then report. Returns 1 where a run failed, 75 where it was told to stop."""
+    options = read_options()
+    grid = make_grid(options)
+    grid.check()
+    ledger = Ledger(Path("studies") / options.name)
+    planned = grid.runs()
+    if options.dry_run:
+        print("\n".join(run.id for run in planned))
+        return EXIT_DONE
+    settings = asdict(options) | {"set": list(options.overrides)}
+    for key in ("name", "config", "run_timeout_s", "retry_failed", "dry_run", "collect"):
+        settings.pop(key)
+    ledger.open(options.name, settings)
+    try:
+        if not options.collect:
+            run_all(options, ledger, planned)
+    except Interrupted as stop:
+        warn(f"{stop}: the study stops here; the same command goes on")
+        return EXIT_STOPPED_EARLY
+    finally:
+        study = ledger.collect(planned)
+    return report(ledger.folder, study)
+
+
+def read_options() -> StudyOptions:
+    """The command line over --config over the defaults. Raises UsageError."""
     options = parse(StudyOptions, PROGRAM)
-    folder = Path("studies") / options.name
-    results = []
-    runs = list(_runs(options))
-    for number, (recipe, strategy, workers) in enumerate(runs, start=1):
-        run_dir = folder / f"{Path(recipe).stem}-{strategy}-{workers}"
-        label = f"[{number}/{len(runs)}] {recipe} {strategy} {workers} worker(s)"
-        started = time.monotonic()
-        why = _run(options, recipe, strategy, workers, run_dir)
-        if why:
-            warn(f"{label}: failed: {why}")
-            continue
-        result = read_result(recipe, strategy, workers, run_dir)
-        results.append(result)
-        print(f"{label}: {result.summary()}  ({time.monotonic() - started:.0f} s)", flush=True)
-    if not results:
-        return EXIT_FAILED
-    print_table(results)
-    written = [write(folder, results) for write in (write_markdown, write_csv, write_picture)]
-    print("written:", ", ".join(str(path) for path in written))
-    return EXIT_DONE if len(results) == len(runs) else EXIT_FAILED
+    if options.config is None:
+        return options
+    try:
+        given = tomllib.loads(options.config.read_text())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--config {options.config}: {error}; expected a TOML file") from error
+    known = {each.name: each for each in fields(StudyOptions)}
+    for key, value in given.items():
+        if key not in known:
+            raise UsageError(f"{options.config}: unknown key {key!r}, expected some of: {', '.join(known)}")
+        if isinstance(value, list):
+            given[key] = [tuple(map(str, value))] if key == "set" else ",".join(map(str, value))
+    return parse(StudyOptions, PROGRAM, default=StudyOptions(**given))
 
 
-def _runs(options: StudyOptions) -> Iterator[tuple[str, str, int]]:
-    """Recipe, strategy and workers of each run, torch-single first: the others are compared with it."""
+def make_grid(options: StudyOptions) -> Grid:
+    """What the options describe. Raises UsageError for what does not make sense."""
     known = list(commands.LAUNCHERS)
-    chosen = _startable(known) if options.strategies == "all" else options.strategies.split(",")
+    chosen = startable(known) if options.strategies == "all" else options.strategies.split(",")
     for strategy in chosen:
         if strategy not in known:
             raise UsageError(f"--strategies: found {strategy!r}, expected all or some of: {','.join(known)}")
-    counts = options.workers.split(",")
-    if not set(counts) <= {"1", "2"}:
-        raise UsageError(f"--workers: found {options.workers!r}, expected 1, 2 or 1,2")
-    for recipe in options.recipes.split(","):
-        load_recipe(recipe, options.overrides)
-        for strategy in sorted(chosen, key=known.index):
-            for count in ("1",) if strategy.endswith("-single") else counts:
-                yield recipe, strategy, int(count)
+    ways = options.scaling.split(",")
+    if not set(ways) <= set(WAYS):
+        raise UsageError(f"--scaling: found {options.scaling!r}, expected weak, strong or weak,strong")
+    if options.repetitions < 1:
+        raise UsageError(f"--repetitions: found {options.repetitions}, expected an integer of 1 or more")
+    return Grid(
+        options.recipes.split(","),
+        sorted(set(chosen), key=known.index),
+        sizes(options),
+        ways,
+        options.repetitions,
+        options.decompose,
+        options.overrides,
+        options.seed,
+    )
 
 
-def _startable(strategies: list[str]) -> list[str]:
+def sizes(options: StudyOptions) -> list[tuple[int, int]]:
+    """(workers, nodes) of each size."""
+    workers = _numbers("--workers", options.workers)
+    nodes = _numbers("--nodes", options.nodes)
+    if max(nodes) > 1 and "SLURM_JOB_ID" not in os.environ and not (options.dry_run or options.collect):
+        raise UsageError(
+            f"--nodes: found {options.nodes}, but this is no Slurm allocation; use sbatch slurm/scaling_study.sbatch"
+        )
+    per_node = options.workers_per_node or max(workers)
+    on_one = [(count, 1) for count in workers] if 1 in nodes else []
+    return [*on_one, *((count * per_node, count) for count in nodes if count > 1)]
+
+
+def _numbers(flag: str, text: str) -> list[int]:
+    found = text.split(",")
+    if not all(number.isdecimal() and int(number) for number in found):
+        raise UsageError(f"{flag}: found {text!r}, expected integers of 1 or more, separated by commas")
+    return sorted({int(number) for number in found})
+
+
+def startable(strategies: list[str]) -> list[str]:
     """Those that can run here, with a line for each that cannot: Horovod is not built everywhere."""
     found = []
     for strategy in strategies:
         try:
-            commands.check_launcher(strategy, commands.choose_launcher(strategy, None))
+            commands.check_launcher(strategy, launcher_of(strategy))
             found.append(strategy)
         except UsageError as error:
             warn(f"{strategy} NOT RUN: {error}")
     return found
 
 
-def _run(options: StudyOptions, recipe: str, strategy: str, workers: int, run_dir: Path) -> str:
-    """Train unless that is done already; returns why it failed, or nothing."""
-    recipe_id = load_recipe(recipe, options.overrides).recipe_id
-    if read_status(run_dir) == ("completed", recipe_id):
-        return ""
-    if run_dir.exists():
+def launcher_of(strategy: str) -> str:
+    """srun in an allocation, else the strategy's own."""
+    in_allocation = "SLURM_JOB_ID" in os.environ and "srun" in commands.LAUNCHERS[strategy]
+    return commands.choose_launcher(strategy, "srun" if in_allocation else None)
+
+
+def run_all(options: StudyOptions, ledger: Ledger, planned: list[Planned]) -> None:
+    """Run what has not ended yet, with a line a run. Raises Interrupted."""
+    if options.retry_failed:
+        for run in planned:
+            if (ended := ledger.ending(run)) and ended["state"] == "failed":
+                ledger.forget(run)
+    missing = [run for run in planned if ledger.ending(run) is None]
+    forecast = Forecast([(run, ended["wall_s"]) for run in planned if (ended := ledger.ending(run))])
+    started, in_runs_s = time.monotonic(), 0.0
+    kept = f" ({len(planned) - len(missing)} are there already)" if len(missing) < len(planned) else ""
+    print(f"{len(planned)} runs{kept}, about {as_clock(forecast.left_s(missing))}", flush=True)
+    previous = {number: signal.signal(number, _interrupt) for number in INTERRUPTS}
+    try:
+        for number, run in enumerate(missing, start=1):
+            run_started = time.monotonic()
+            why = run_one(options, ledger, run)
+            wall_s = time.monotonic() - run_started
+            in_runs_s += wall_s
+            ledger.record(run, len(planned) - len(missing) + number, why, wall_s)
+            forecast.add(run, wall_s)
+            left = as_clock(forecast.left_s(missing[number:]))
+            told = f"FAILED: {why}" if why else f"{wall_s:.1f} s"
+            print(f"[{number}/{len(missing)}] {run.id}: {told}, {left} left", flush=True)
+    finally:
+        for each, handler in previous.items():
+            signal.signal(each, handler)
+    if missing:
+        overhead = 1 - in_runs_s / (time.monotonic() - started)
+        print(f"all runs took {as_clock(time.monotonic() - started)}, {overhead:.1%} of it between the runs")
+
+
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise Interrupted(signal.Signals(number).name)
+
+
+def run_one(options: StudyOptions, ledger: Ledger, run: Planned) -> str:
+    """Train as planned; returns why that failed, or nothing."""
+    run_dir = ledger.directory(run)
+    if run_dir.exists():  # left behind by an interruption
         shutil.rmtree(run_dir)
     training = Options(
-        recipe=recipe, run_dir=run_dir, set=[options.overrides], accumulation=MICRO_BATCHES // workers
+        recipe=run.recipe,
+        run_dir=run_dir,
+        set=[run.overrides(options.overrides)],
+        accumulation=1,
+        no_exchange=not run.exchange,
     )
-    command = commands.training_command(strategy, workers, training)
-    environment = {
-        **training_environment(strategy),
-        LAUNCHED_BY: commands.choose_launcher(strategy, None),
-    }
-    return run_quietly(command, environment, run_dir)[1]
+    launcher = launcher_of(run.strategy)
+    command = commands.training_command(
+        run.strategy, run.workers, training, launcher=launcher, nodes=Nodes(run.nodes)
+    )
+    environment = {**training_environment(run.strategy), LAUNCHED_BY: launcher}
+    return run_quietly(command, environment, run_dir, options.run_timeout_s)[1]
+
+
+def report(folder: Path, study: dict) -> int:
+    """Analyse and write the report; the last lines say where it is and what it found."""
+    from scaling.report import write_report
+
+    for line in write_report(folder):
+        print(line)
+    return EXIT_DONE if all(run["state"] == "completed" for run in study["runs"]) else EXIT_FAILED
 
 
 if __name__ == "__main__":

@@ -22,9 +22,9 @@ def hardware() -> dict[str, Any]:
     gpus is None if NVML does not answer, else a list with the index, name, uuid and memory_bytes of every
     GPU of the host, in NVML's order.
     """
-    from telemetry.nvml import gpus
+    from telemetry.nvml import gpus_aside
 
-    driver, devices = gpus() or (None, None)
+    driver, devices = gpus_aside() or (None, None)
     return {
         "host": socket.gethostname(),
         "system": platform.platform(),

@@ -19,6 +19,7 @@ class Progress:
     total_steps: the step at which the run ends.
     first_step: the steps done when it starts, more than 0 on resuming.
     unit: which rate of the row is shown, `samples_per_s` or `tokens_per_s`.
+    stream: standard error unless another is given.
     enabled: false on all ranks but the one that speaks; then nothing is shown at all.
     """
 
@@ -28,14 +29,14 @@ class Progress:
         first_step: int,
         unit: Literal["samples", "tokens"] = "samples",
         enabled: bool = True,
-        stream: TextIO = sys.stderr,
+        stream: TextIO | None = None,
     ) -> None:
         self._total_steps = total_steps
         self._first_step = first_step
         self._unit = unit
         self._enabled = enabled
-        self._stream = stream
-        self._on_terminal = stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+        self._stream = stream or sys.stderr
+        self._on_terminal = self._stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
         self._bar: Bar | None = None
         self._step = first_step
         self._time_s = time.monotonic()

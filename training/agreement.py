@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from uuid import UUID
 
 import numpy as np
 
@@ -19,17 +20,18 @@ PACKAGES = ("recipes", "models", "data", "telemetry", "training", "distributed")
 """Whose code decides what a run computes."""
 
 
-def agree(run: Run, device_uuid: str | None, gather: Callable[[np.ndarray], np.ndarray]) -> None:
+def agree(run: Run, device_uuid: str | None, gather: Callable[[np.ndarray], np.ndarray]) -> list[str | None]:
     """Compare this process with all others, by one collective. Raises UsageError, the same on every rank.
 
     gather(numbers): int64 [k] of every process as [processes, k]. device_uuid: this process's GPU, where it has one
-    and its framework tells which.
+    and its framework tells which. Returns those of all processes, as NVML writes them.
     """
     ours = facts(run)
-    device = {"device": device_uuid or f"none on rank {run.world.rank}"}
-    table = gather(as_numbers(ours | device))
-    check_agreement(ours, table[:, :-1])
-    check_devices_differ(table[:, -1])
+    table = gather(np.concatenate([as_numbers(ours), uuid_numbers(device_uuid)]))
+    check_agreement(ours, table[:, :-2])
+    uuids = [uuid_text(row) for row in table[:, -2:]]
+    check_devices_differ(uuids)
+    return uuids
 
 
 def facts(run: Run) -> dict[str, str]:
@@ -64,15 +66,28 @@ def check_agreement(ours: dict[str, str], table: np.ndarray) -> None:
             )
 
 
-def check_devices_differ(devices: np.ndarray) -> None:
-    """devices: int64 [processes], alike where two ranks use one GPU. Raises UsageError, the same on every rank."""
-    _, first, counts = np.unique(devices, return_index=True, return_counts=True)
-    for index in first[counts > 1]:
-        ranks = ", ".join(map(str, np.flatnonzero(devices == devices[index])[:8]))
-        raise UsageError(
-            f"ranks {ranks} use one and the same GPU; give each its own: unset CUDA_VISIBLE_DEVICES, or make it "
-            "different for each (srun --gpus-per-task=1), and start one process a GPU"
-        )
+def uuid_numbers(text: str | None) -> np.ndarray:
+    """int64 [2]: a GPU's UUID, with or without NVML's prefix; zeros for none."""
+    content = bytes(16) if text is None else UUID(text[-36:]).bytes
+    return np.frombuffer(content, dtype="<i8").astype(np.int64)
+
+
+def uuid_text(numbers: np.ndarray) -> str | None:
+    """The reverse."""
+    content = numbers.astype("<i8").tobytes()
+    return f"GPU-{UUID(bytes=content)}" if any(content) else None
+
+
+def check_devices_differ(uuids: list[str | None]) -> None:
+    """uuids: each rank's GPU, None where it is unknown. Raises UsageError, the same on every rank."""
+    for uuid in filter(None, uuids):
+        sharing = [str(rank) for rank, other in enumerate(uuids) if other == uuid]
+        if len(sharing) > 1:
+            raise UsageError(
+                f"ranks {', '.join(sharing[:8])} use one and the same GPU; give each its own: unset "
+                "CUDA_VISIBLE_DEVICES, or make it different for each (srun --gpus-per-task=1), and start one process "
+                "a GPU"
+            )
 
 
 @cache

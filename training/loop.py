@@ -2,22 +2,25 @@
 
 import json
 import math
+import resource
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 
 from data.order import SampleOrder
+from telemetry.clock import clock
 from telemetry.progress import Progress
 from telemetry.run_log import RunLog, discard_after, write_json, write_status
 from training import checkpoint, stopping
 from training.agreement import agree
 from training.feed import Batches, evaluation_feed, training_feed
-from training.fingerprint import run_json
+from training.fingerprint import Uuids, run_json
+from training.observing import Observation
 from training.options import warn
 from training.problems import EXIT_DONE, EXIT_STOPPED_EARLY, TrainingFailed, UsageError
 from training.process import report_failure
@@ -61,6 +64,7 @@ class Window:
     data_time_s: float = 0.0
     opened_s: float = field(default_factory=time.perf_counter)
     wall_s: float = 0.0
+    closed: dict[str, Any] = field(default_factory=dict)
     loss: float = 0.0
 
     def take(self, batches: Batches, data_time_s: float) -> None:
@@ -73,12 +77,16 @@ class Window:
         """Read what is still on the device and stop the clock."""
         self.norms = [float(norm) for norm in self.norms]
         self.loss, self.wall_s = loss, time.perf_counter() - self.opened_s
+        # What the samples of this host are joined by (telemetry.join).
+        self.closed = {"t_monotonic_s": time.monotonic(), "t_unix_s": time.time(), **clock()}
+        # Of this process, in host memory: what a GPU holds is in its telemetry.
+        self.closed["peak_memory_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 class Training:
     """The loop's own state. `train` is the way in."""
 
-    def __init__(self, run: Run, strategy: Strategy, watch: stopping.Watch) -> None:
+    def __init__(self, run: Run, strategy: Strategy, watch: stopping.Watch, device_uuids: Uuids) -> None:
         assert run.start is not None
         recipe, world = run.recipe, run.world
         self.run, self.strategy, self.watch = run, strategy, watch
@@ -91,7 +99,7 @@ class Training:
         run.run_dir.mkdir(parents=True, exist_ok=True)
         if world.is_main:
             initial = run.start if self.step == 0 else None
-            _write_run_json(run, initial, strategy.settings)
+            _write_run_json(run, run_json(run, initial, strategy.settings, device_uuids))
             discard_after(run.run_dir, self.step)
             write_status(run.run_dir, "running", self.step)
         strategy.restore(run.start)
@@ -104,6 +112,7 @@ class Training:
         )
         for note in run.notes:
             self.progress.message(note)
+        self.observation = Observation(run)
 
     def steps(self) -> None:
         """All steps. Nothing in here waits for the device but the reading of a report (invariant 9)."""
@@ -141,7 +150,10 @@ class Training:
         self.tokens += int(batches[0]["target_count"])
         if not reports:
             return window
-        window.close(float(loss))  # here the host waits for the device
+        own_share = (
+            1 if self.run.exchanges else self.run.workers
+        )  # then the worker's own part is all there is
+        window.close(float(loss) * own_share)  # here the host waits for the device
         self.report(window)
         if evaluates:
             self.evaluate()
@@ -155,18 +167,21 @@ class Training:
 
     def _evaluates(self, step: int) -> bool:
         every = self.run.recipe.run.eval_every
+        if every < 0 or not self.run.exchanges:
+            return False
         return step == self.run.recipe.steps or bool(every and step % every == 0)
 
     def _saves(self, step: int) -> bool:
         every = self.run.recipe.run.checkpoint_every
-        return step == self.last_step or bool(every and step % every == 0)
+        return self.run.exchanges and (step == self.last_step or bool(every and step % every == 0))
 
     def report(self, window: "Window") -> None:
         """Log the window that ends with this step, its timing on every rank. Raises TrainingFailed."""
         recipe = self.run.recipe
         steps = len(window.norms)
         per_step = {"step_time_s": window.wall_s / steps, "data_time_s": window.data_time_s / steps}
-        self.log.timing({"step": self.step, "steps": steps, **per_step, "replaced_samples": window.replaced})
+        timing = {"step": self.step, "steps": steps, **per_step, "replaced_samples": window.replaced}
+        self.log.timing(timing | window.closed)
         row = {
             "step": self.step,
             "loss": window.loss,
@@ -209,8 +224,16 @@ class Training:
 
     def close(self) -> None:
         """Leave complete files and a usable terminal behind."""
-        self.log.close()
-        self.progress.close()
+        with ExitStack() as each:  # a disk that refuses the log's rows does not keep the others open
+            each.callback(self.progress.close)
+            each.callback(self.observation.close)
+            self.log.close()
+
+    def summarise(self) -> None:
+        """After `close` on every process of the run: what the samplers saw."""
+        if self.run.world.is_main:
+            for line in self.observation.summary():
+                self.progress.message(line)
 
     def save(self) -> None:
         """One checkpoint; every worker takes part, the main process writes."""
@@ -229,14 +252,14 @@ class Training:
 
 def train(run: Run, strategy: Strategy, watch: stopping.Watch = stopping.WATCH) -> int:
     """Run the recipe's steps from `run.start` on; returns the exit code. Raises UsageError where ranks disagree."""
-    agree(run, strategy.settings.get("device_uuid"), strategy.gather)
+    uuids = agree(run, strategy.settings.get("device_uuid"), strategy.gather)
     if run.start is not None and run.start.step >= run.recipe.steps:
         if run.world.is_main:
             warn(f"{run.run_dir}: all {run.recipe.steps} steps are done already")
         return EXIT_DONE
     first_step, training = run.start.step if run.start else 0, None
     try:
-        training = Training(run, strategy, watch)
+        training = Training(run, strategy, watch, uuids)
         training.steps()
         if run.options.replay_from is not None:
             replay(run, strategy)
@@ -252,13 +275,15 @@ def train(run: Run, strategy: Strategy, watch: stopping.Watch = stopping.WATCH) 
     if run.world.is_main:
         reason = training.stop_reason if stopped_early else None
         write_status(run.run_dir, "preempted" if stopped_early else "completed", training.step, reason)
+    with suppress(Exception):  # no more than a wait till the samplers of all nodes have ended
+        strategy.gather(np.zeros(1, np.int64))
+    training.summarise()
     return EXIT_STOPPED_EARLY if stopped_early else EXIT_DONE
 
 
-def _write_run_json(run: Run, initial: State | None, settings: dict) -> None:
+def _write_run_json(run: Run, content: dict) -> None:
     """A resumed run keeps what its first start wrote and gains a segment."""
     path = run.run_dir / "run.json"
-    content = run_json(run, initial, settings)
     if path.exists():
         content = {**json.loads(path.read_text()), "segments": content["segments"]}
     write_json(path, content)

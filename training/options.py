@@ -37,6 +37,10 @@ class Options:
     """Stop at this step as a pre-emption would: checkpoint, exit code 75."""
     eager: bool = False
     """Run step by step, without graphs or loader threads, as a debugger wants it."""
+    no_exchange: bool = False
+    """Measurement: no gradient is exchanged and nothing saved, so each worker trains alone, at its own pace."""
+    telemetry_interval_s: float = 1.0
+    """Seconds between two readings of what GPUs and host do, by a process beside the training (from 0.1; 0: never)."""
     replay_from: Path | None = None
     """Verification: afterwards repeat each step from the checkpoints of this run and record what it does."""
     perturb_gradients: int | None = None
@@ -68,8 +72,16 @@ class HorovodOptions(Options):
     """Warn of ranks that keep the others waiting after this many seconds (Horovod: 60; 0 is never)."""
 
 
-def parse(kind: type[Parsed], program: str, arguments: Sequence[str] | None = None) -> Parsed:
-    """Parse the command line into the dataclass `kind`. Raises UsageError, one line, for what does not parse."""
+def parse(
+    kind: type[Parsed],
+    program: str,
+    arguments: Sequence[str] | None = None,
+    default: Parsed | None = None,
+) -> Parsed:
+    """Parse the command line into the dataclass `kind`; what it leaves out is as in `default`.
+
+    Raises UsageError, one line, for what does not parse.
+    """
     captured = io.StringIO()
     try:
         with contextlib.redirect_stderr(captured):
@@ -77,6 +89,7 @@ def parse(kind: type[Parsed], program: str, arguments: Sequence[str] | None = No
                 kind,
                 prog=program,
                 args=arguments,
+                default=tyro.MISSING_NONPROP if default is None else default,
                 config=(tyro.conf.FlagCreatePairsOff, tyro.conf.HelptextFromCommentsOff),
             )
     except SystemExit as stop:

@@ -10,6 +10,7 @@ from data.sources import Source, open_source
 from models.specs import GptSpec, ResNetSpec, parameter_count
 from recipes.checking import RecipeError
 from recipes.recipe import Recipe, differing_keys, from_dict, load_recipe
+from telemetry import sampling
 from training import checkpoint
 from training.options import Options
 from training.problems import UsageError
@@ -42,6 +43,11 @@ class Run:
     def checkpoints(self) -> Path:
         """Where the checkpoints lie."""
         return self.run_dir / "checkpoints"
+
+    @property
+    def exchanges(self) -> bool:
+        """Whether the workers train one model. Without (--no-exchange) what they do is measured, and is no training."""
+        return not self.options.no_exchange
 
     @property
     def records_gradients(self) -> bool:
@@ -86,6 +92,23 @@ def open_run(options: Options, strategy: str, world: World, with_state: bool = T
     if options.stop_after is not None and not 1 <= options.stop_after <= recipe.steps:
         raise UsageError(
             f"--stop-after: found {options.stop_after}, expected a step from 1 to {recipe.steps}"
+        )
+    if options.no_exchange and (options.resume or options.replay_from or recipe.run.checkpoint_every):
+        what = (
+            "run.checkpoint_every"
+            if recipe.run.checkpoint_every
+            else "--resume"
+            if options.resume
+            else "--replay-from"
+        )
+        raise UsageError(
+            f"--no-exchange: measures only, and has no common state to save or compare; leave out {what}"
+        )
+    interval_s = options.telemetry_interval_s
+    if interval_s and not sampling.SHORTEST_S <= interval_s <= sampling.LONGEST_S:
+        raise UsageError(
+            f"--telemetry-interval-s: found {interval_s}, expected {sampling.SHORTEST_S} to {sampling.LONGEST_S:.0f} "
+            "seconds, or 0 for none"
         )
     check_disk(run_dir, recipe)
     run = Run(

@@ -35,6 +35,7 @@ TUNED = [
     "--stall-check-s",
     "30",
 ]
+ALONE = ["--no-exchange"]
 TIME_LIMIT_S = 240
 COMMANDS: dict[str, list[str]] = {
     "tf-mirrored": [*MIRRORED, *RESNET],
@@ -58,6 +59,11 @@ COMMANDS: dict[str, list[str]] = {
     "tf-horovod tuned": [*TF_HVD, *RESNET, *TUNED],
     "torch-horovod adasum": [*TORCH_HVD, *RESNET, "--adasum"],
     "tf-horovod adasum": [*TF_HVD, *RESNET, "--adasum"],
+    "torch-ddp alone": [*DDP, *RESNET, *ALONE],
+    "torch-horovod alone": [*TORCH_HVD, *RESNET, *ALONE],
+    "tf-mirrored alone": [*MIRRORED, *RESNET, *ALONE],
+    "tf-horovod alone": [*TF_HVD, *RESNET, *ALONE],
+    "torch-single alone": [*TORCH, *RESNET, *ALONE, "--set", "data.global_batch=12"],
     "tf-horovod resumed": [*TF_HVD, *RESUME],
     "torch-horovod resumed": [*TORCH_HVD, *RESUME],
     "tf-mirrored resumed": [*MIRRORED, *RESUME],

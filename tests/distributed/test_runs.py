@@ -1,6 +1,7 @@
 """Each strategy from end to end, as its users start it."""
 
 import json
+import os
 import re
 import struct
 from collections.abc import Iterator
@@ -67,6 +68,7 @@ def test_a_run_directory_is_complete(strategy: str, done) -> None:
     timings = {f"timing-{rank}.jsonl" for rank in range(RANKS.get(strategy, 1))}
     assert names == {
         *("run.json", "status.json", "metrics.jsonl", "tensorboard", "checkpoints"),
+        *(f"telemetry-{os.uname().nodename}.jsonl", "summary.json", "usage.jsonl"),
         *timings,
     }
     assert json.loads((run.run_dir / "status.json").read_text()) == {
@@ -260,4 +262,7 @@ def test_no_process_outlives_its_run(name: str, done) -> None:
 def test_a_run_says_nothing_but_its_steps(name: str, done) -> None:
     (run,) = done
     lines = [line for line in (run.output + run.errors).splitlines() if line and not ONEDNN.match(line)]
-    assert [line for line in lines if not line.startswith("step ")] == []
+    steps = [line for line in lines if line.startswith("step ")]
+    rest = [line for line in lines if not line.startswith("step ")]
+    assert steps
+    assert [line.partition(": ")[0] for line in rest] == ["telemetry"]

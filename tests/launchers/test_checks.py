@@ -75,7 +75,7 @@ def test_a_name_that_others_cannot_use_is_noted(address: str | None, state: str,
     ],
 )
 def test_gpus_without_their_driver_are_broken(told, visible: int, state: str, monkeypatch) -> None:
-    monkeypatch.setattr(checks, "gpus", lambda: told)
+    monkeypatch.setattr(checks, "gpus_aside", lambda: told)
     monkeypatch.setattr(checks, "visible_gpus", lambda: visible)
     found = checks.devices()
     assert found.state == state

@@ -102,7 +102,11 @@ class Training:
             text=True,
         )
         wait_until(self.has_rows, 90, "the first step")
-        self.workers = {int(p.environ()["RANK"]): p.pid for p in self.processes() if "RANK" in p.environ()}
+        self.workers = {  # without the sampler, to which rank 0 passes its environment on
+            int(p.environ()["RANK"]): p.pid
+            for p in self.processes()
+            if "RANK" in p.environ() and "telemetry.sampler" not in p.cmdline()
+        }
 
     def has_rows(self) -> bool:
         metrics = self.run_dir / "metrics.jsonl"

@@ -238,13 +238,14 @@ def test_a_study_is_submitted_like_a_run(dry, refused, site: Path, monkeypatch) 
         "scaling-study", "--recipe", "digits-resnet18", "--nodes", 5, "--workers-per-node", 8, "--site", site
     )
     assert "--ntasks-per-node=8" in asked(script)
+    assert "--recipes digits-resnet18" in script
     found = exported(script)
     assert found["TRIMARAN_TORCH_PYTHON"] == "/torch/python"
     assert "STRATEGIES" not in found
     monkeypatch.setenv("STRATEGIES", "tf-single")
     assert exported(dry("scaling-study", *DIGITS))["STRATEGIES"] == "tf-single"
     few = ("--strategies", "torch-single,torch-ddp")
-    assert exported(dry("scaling-study", *DIGITS, *few))["STRATEGIES"] == "torch-single torch-ddp"
+    assert exported(dry("scaling-study", *DIGITS, *few))["STRATEGIES"] == "torch-single,torch-ddp"
     monkeypatch.setenv("CONTAINER", "pyxis")
     monkeypatch.setenv("IMAGE", "x")
     assert "CONTAINER: found 'pyxis', but a study runs in none" in refused("scaling-study", *DIGITS)

@@ -3,11 +3,15 @@ import os
 import subprocess
 import sys
 from importlib import metadata
+from pathlib import Path
 
 import pytest
 
 from telemetry import nvml
 from telemetry.hardware import hardware, versions
+from tests.telemetry.fake_nvml import FakeNvml
+
+ROOT = Path(__file__).parents[2]
 
 
 def test_versions_name_the_packages_without_importing_them() -> None:
@@ -46,7 +50,7 @@ def test_a_build_of_tensorflow_under_another_name_counts(monkeypatch: pytest.Mon
 
 
 def test_hardware_is_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(nvml, "gpus", lambda: None)
+    monkeypatch.setattr(nvml, "gpus_aside", lambda: None)
     found = hardware()
     assert json.loads(json.dumps(found)) == found
     assert found["cpu_cores_usable"] == len(os.sched_getaffinity(0)) <= found["cpu_cores"]
@@ -57,9 +61,28 @@ def test_hardware_is_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["driver"] is None
 
 
-def test_hardware_lists_the_gpus_that_nvml_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    device = {"index": 0, "name": "NVIDIA H200", "uuid": "GPU-1", "memory_bytes": 150_000_000_000}
-    monkeypatch.setattr(nvml, "gpus", lambda: ("580.1", [device]))
-    found = hardware()
-    assert found["driver"] == "580.1"
-    assert found["gpus"] == [device]
+def test_hardware_lists_the_gpus_that_nvml_names(tmp_path: Path) -> None:
+    """And outlives a library that crashes, or a GPU that hangs, at the first question."""
+    code = "import json; from telemetry.hardware import hardware; print(json.dumps(hardware()))"
+    library = FakeNvml(tmp_path)
+    environment = {**os.environ, **library.environment(), "PYTHONPATH": str(ROOT)}
+
+    def found() -> dict:
+        told = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, check=True)
+        return json.loads(told.stdout)
+
+    library.control("count 2")
+    seen = found()
+    assert seen["driver"]
+    assert [gpu["index"] for gpu in seen["gpus"]] == [0, 1]
+    library.control("crash")
+    assert (found()["driver"], found()["gpus"]) == (None, None)
+
+
+def test_a_gpu_that_hangs_is_not_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = FakeNvml(tmp_path)
+    library.control("hang 0")
+    code = "from telemetry.nvml import gpus_aside; print(gpus_aside(timeout_s=1.0))"
+    environment = {**os.environ, **library.environment(), "PYTHONPATH": str(ROOT)}
+    told = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, timeout=30)
+    assert told.stdout.decode().strip() == "None"

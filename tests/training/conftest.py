@@ -94,7 +94,9 @@ def open_tiny(tmp_path: Path) -> Callable[..., Run]:
         if not options.get("resume"):
             recipe = options.setdefault("recipe", "digits-resnet18")
             options["set"] = [(*(TINY if recipe == "digits-resnet18" else ()), *overrides)]
-        return open_run(Options(run_dir=tmp_path / name, **options), strategy, world)
+        return open_run(
+            Options(run_dir=tmp_path / name, **{"telemetry_interval_s": 0.0, **options}), strategy, world
+        )
 
     return open_it
 

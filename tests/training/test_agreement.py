@@ -1,6 +1,7 @@
 """Ranks that mean different runs do not train together."""
 
 from pathlib import Path
+from uuid import UUID
 
 import numpy as np
 import pytest
@@ -8,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from training import agreement
-from training.agreement import agree, as_numbers, check_agreement, check_devices_differ
+from training.agreement import (
+    agree,
+    as_numbers,
+    check_agreement,
+    check_devices_differ,
+    uuid_numbers,
+    uuid_text,
+)
 from training.problems import UsageError
 from training.world import World
 
@@ -55,27 +63,37 @@ def test_the_code_version_changes_with_any_line_of_code(tmp_path: Path, monkeypa
 
 
 @pytest.mark.parametrize(
-    ("devices", "who"), [([5, 6, 7], None), ([5, 6, 5, 7], "0, 2"), ([9, 5, 5, 5], "1, 2, 3"), ([4], None)]
+    ("devices", "who"),
+    [("abc", None), ("abad", "0, 2"), ("xaaa", "1, 2, 3"), ("a", None), ("   ", None), (" a a", "1, 3")],
 )
-def test_two_ranks_on_one_gpu_are_named(devices: list[int], who: str | None) -> None:
+def test_two_ranks_on_one_gpu_are_named(devices: str, who: str | None) -> None:
+    uuids = [None if device == " " else f"GPU-{device}" for device in devices]
     if who is None:
-        check_devices_differ(np.array(devices))
+        check_devices_differ(uuids)
         return
     with pytest.raises(UsageError, match=f"^ranks {who} use one and the same GPU"):
-        check_devices_differ(np.array(devices))
+        check_devices_differ(uuids)
+
+
+@given(st.uuids())
+def test_a_uuid_survives_its_journey_as_numbers(uuid: UUID) -> None:
+    """PyTorch writes it without NVML's prefix."""
+    assert uuid_text(uuid_numbers(str(uuid))) == uuid_text(uuid_numbers(f"GPU-{uuid}")) == f"GPU-{uuid}"
+    assert uuid_text(uuid_numbers(None)) is None
 
 
 def test_processes_without_a_gpu_are_not_taken_for_one(open_tiny) -> None:
     """Each gathers what rank 1 of two sent as well."""
     runs = [open_tiny(world=World(rank, rank, 2, 2, (rank,), "torchrun")) for rank in (0, 1)]
     sent: list[np.ndarray] = []
-    for uuid, error in ((None, None), ("GPU-1", "ranks 0, 1 use one and the same GPU")):
+    gpu = "GPU-6a1f5b8c-1e0d-9f57-8a6e-000000000001"
+    for uuid, error in ((None, None), (gpu, "ranks 0, 1 use one and the same GPU")):
         sent.clear()
         for run in runs:
-            agree(run, uuid, lambda numbers: sent.append(numbers) or numbers[None])
+            assert agree(run, uuid, lambda numbers: sent.append(numbers) or numbers[None]) == [uuid]
         both = np.stack(sent)
         if error is None:
-            agree(runs[0], uuid, lambda numbers, both=both: both)
+            assert agree(runs[0], uuid, lambda numbers, both=both: both) == [None, None]
         else:
             with pytest.raises(UsageError, match=error):
                 agree(runs[0], uuid, lambda numbers, both=both: both)
