@@ -70,8 +70,10 @@ class Grid:
     def _block(self, repetition: int) -> Iterator[Planned]:
         several = [name for name in self.strategies if not name.endswith("-single")]
         bases = dict.fromkeys(f"{name.partition('-')[0]}-single" for name in self.strategies)
+        # Among jobs of one node count each, which may run at the same time, those of one node have the bases.
+        on_one_node = any(nodes == 1 for _, nodes in self.sizes)
         for recipe in self.recipes:
-            for base in bases:
+            for base in bases if on_one_node else ():
                 yield Planned(recipe, base, 1, 1, "base", repetition, True)
             for way in self.ways:
                 for strategy in several:

@@ -56,10 +56,7 @@ class Ledger:
 
     def ending(self, run: Planned) -> dict[str, Any] | None:
         """How a run ended, None if it did not yet."""
-        try:
-            return json.loads(self._path(run).read_text())
-        except (OSError, ValueError):
-            return None
+        return _read(self._path(run))
 
     def record(self, run: Planned, order: int, why_failed: str, wall_s: float) -> None:
         """Write down how a run ended."""
@@ -76,14 +73,21 @@ class Ledger:
         settings = json.loads((self.folder / "settings.json").read_text())
         known = {run.id: _unplayed(run, self.directory(run), self.folder) for run in planned}
         for path in sorted((self.folder / "runs").glob("*.json")):
-            ended = json.loads(path.read_text())
-            known[ended["id"]] = ended
+            if ended := _read(path):
+                known[ended["id"]] = ended
         study = {**settings, "runs": list(known.values())}
         write_json(self.folder / "study.json", study)
         return study
 
     def _path(self, run: Planned) -> Path:
         return self.folder / "runs" / f"{run.id}.json"
+
+
+def _read(path: Path) -> dict[str, Any] | None:
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
 
 
 def _described(run: Planned, directory: Path, folder: Path) -> dict[str, Any]:

@@ -45,7 +45,7 @@ class StudyOptions:
     workers: str = "1,2"
     """Worker counts on one node, separated by commas."""
     nodes: str = "1"
-    """Node counts, separated by commas; more than 1 needs a Slurm allocation."""
+    """Node counts, separated by commas; more than 1 needs a Slurm allocation. The bases run where 1 is among them."""
     workers_per_node: int | None = None
     """On several nodes: workers on each (default: the most of --workers)."""
     scaling: str = "weak"

@@ -1,103 +1,180 @@
-"""The small study: which runs it makes, what it reads out of them, what it writes."""
+"""The study's command. Its real runs are those of test_planted_runs.py."""
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import pytest
 
 from launchers import commands
 from scaling import study
-from scaling.results import Result, read_result, read_status
-from scaling.table import HEADER, print_table, rows, write_csv, write_markdown, write_picture
-from training.problems import UsageError
+from scaling.ledger import Ledger
+from scaling.study import StudyOptions, make_grid, sizes
+from training.problems import EXIT_DONE, EXIT_FAILED, EXIT_STOPPED_EARLY, UsageError
+
+ALL = ["--strategies", "torch-ddp,tf-mirrored", "--recipes", "study-resnet", "--repetitions", "2"]
 
 
-def make_run(
-    folder: Path, *, family: str = "resnet", loss: float = 1.0, step_times_s: tuple = (9.0, 0.5, 0.5)
-) -> Path:
-    """A completed run of three steps as the scripts leave it, with a slow first (compiling) window and two ranks."""
-    folder.mkdir(parents=True)
-    saved = {
-        "recipe_id": "0123456789abcdef",
-        "recipe": {"model": {"family": family}},
-        "segments": [{"oversubscribed": False}],
-    }
-    (folder / "run.json").write_text(json.dumps(saved))
-    (folder / "status.json").write_text(json.dumps({"state": "completed", "step": 3, "reason": None}))
-    training = [
-        {"step": step, "loss": loss / step, "samples": 24 * step, "tokens": 960 * step} for step in (1, 2, 3)
+@pytest.fixture
+def run_study(tmp_path: Path, monkeypatch):
+    """scaling.study in tmp_path; `runs` notes what was run, and `ends` says why the runs whose id has a word failed."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+
+    class Study:
+        def __init__(self) -> None:
+            self.runs: list[str] = []
+            self.ends: dict[str, str] = {}
+            self.interrupted_at: int | None = None
+
+        def __call__(self, *arguments: str) -> int:
+            monkeypatch.setattr("sys.argv", ["study", *arguments])
+            return study.main()
+
+        def train(self, command, environment, run_dir: Path, timeout_s) -> tuple[int, str]:
+            self.runs.append(run_dir.name)
+            run_dir.mkdir(parents=True)  # it is not there, or the training would refuse it
+            (run_dir / "command.json").write_text(json.dumps([command, environment, timeout_s]))
+            if len(self.runs) == self.interrupted_at:
+                os.kill(os.getpid(), signal.SIGUSR2)
+            return 0, next((why for word, why in self.ends.items() if word in run_dir.name), "")
+
+    started = Study()
+    monkeypatch.setattr(study, "run_quietly", started.train)
+    monkeypatch.setattr(study, "report", lambda folder, found: _code(found))
+    return started
+
+
+def _code(found: dict) -> int:
+    return EXIT_DONE if all(run["state"] == "completed" for run in found["runs"]) else EXIT_FAILED
+
+
+def states(folder: Path) -> dict[str, str]:
+    return {run["id"]: run["state"] for run in json.loads((folder / "study.json").read_text())["runs"]}
+
+
+def test_a_study_runs_everything_once_and_says_how_long_it_will_take(run_study, capsys) -> None:
+    assert run_study("--name", "s", *ALL) == EXIT_DONE
+    assert len(run_study.runs) == len(set(run_study.runs)) == 2 * (2 + 2 * 3)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("16 runs, about ")
+    assert lines[1].startswith("[1/16] study-resnet-")
+    assert lines[1].endswith(" left")
+    assert "between the runs" in lines[-1]
+    command, environment, timeout_s = json.loads(
+        Path("studies/s/runs/study-resnet-weak-torch-ddp-2-alone-r1/command.json").read_text()
+    )
+    assert command[-2:] != ["--workers", "1"]
+    assert "--no-exchange" in command
+    assert command[command.index("--set") + 1] == "data.global_batch=48"
+    assert environment["TRIMARAN_LAUNCHER"] == "torchrun"
+    assert timeout_s == 3600
+
+
+def test_an_interrupted_study_goes_on_where_it_stopped(run_study, capsys) -> None:
+    run_study.interrupted_at = 5
+    assert run_study("--name", "s", *ALL) == EXIT_STOPPED_EARLY
+    assert "SIGUSR2: the study stops here; the same command goes on" in capsys.readouterr().err
+    assert list(states(Path("studies/s")).values()).count("completed") == 4
+    half_done = run_study.runs[-1]
+    run_study.interrupted_at = None
+    assert run_study("--name", "s", *ALL) == EXIT_DONE
+    assert run_study.runs.count(half_done) == 2  # it counted for nothing
+    assert len(run_study.runs) == 17
+    assert "16 runs (4 are there already)" in capsys.readouterr().out
+    assert run_study("--name", "s", *ALL) == EXIT_DONE
+    assert len(run_study.runs) == 17
+
+
+def test_a_run_that_failed_is_kept_as_failed_until_it_is_to_be_tried_again(run_study, capsys) -> None:
+    run_study.ends = {"tf-mirrored-2-r1": "rank 1 ended with signal SIGKILL"}
+    assert run_study("--name", "s", *ALL) == EXIT_FAILED
+    assert "FAILED: rank 1 ended with signal SIGKILL" in capsys.readouterr().out
+    assert list(states(Path("studies/s")).values()).count("failed") == 1
+    run_study.ends = {}
+    assert run_study("--name", "s", *ALL) == EXIT_FAILED
+    assert len(run_study.runs) == 16
+    assert run_study("--name", "s", *ALL, "--retry-failed") == EXIT_DONE
+    assert len(run_study.runs) == 17
+
+
+def test_other_settings_are_another_study(run_study) -> None:
+    assert run_study("--name", "s", *ALL) == EXIT_DONE
+    with pytest.raises(UsageError, match="--seed: found 1, but studies/s was begun with 0"):
+        run_study("--name", "s", *ALL, "--seed", "1")
+    assert run_study("--name", "s", *ALL, "--workers", "1,2,4") == EXIT_DONE
+    assert len(run_study.runs) == 16 + 2 * 2 * 2
+
+
+def test_nothing_runs_for_a_list_or_a_collection(run_study, capsys) -> None:
+    assert run_study("--dry-run", *ALL) == EXIT_DONE
+    assert len(capsys.readouterr().out.splitlines()) == 16
+    assert not Path("studies").exists()
+    assert run_study("--name", "s", *ALL, "--collect") == EXIT_FAILED
+    assert set(states(Path("studies/s")).values()) == {"planned"}
+    assert run_study.runs == []
+
+
+def test_a_file_gives_what_flags_leave_out(run_study, tmp_path: Path, capsys) -> None:
+    Path("my.toml").write_text(
+        'name = "mine"\nstrategies = ["torch-ddp"]\nrecipes = "study-gpt"\nworkers = [1, 2]\nrepetitions = 4\n'
+        'set = ["steps=10", "run.log_every=1"]\n'
+    )
+    assert run_study("--config", "my.toml", "--repetitions", "1") == EXIT_DONE
+    assert sorted(run_study.runs) == [
+        "study-gpt-base-torch-single-1-r1",
+        *(f"study-gpt-weak-torch-ddp-{size}-r1" for size in ("1", "2-alone", "2")),
     ]
-    evaluation = {"step": 3, "eval_loss": 0.25, "eval_accuracy": 0.75}
-    (folder / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in [*training, evaluation]))
-    for rank, factor in enumerate((1.0, 2.0)):
-        windows = [{"step": i + 1, "steps": 1, "step_time_s": s * factor} for i, s in enumerate(step_times_s)]
-        (folder / f"timing-{rank}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in windows))
-    return folder
+    command, *_ = json.loads(Path("studies/mine/runs/study-gpt-weak-torch-ddp-1-r1/command.json").read_text())
+    at = command.index("--set")
+    assert command[at + 1 : at + 4] == ["steps=10", "run.log_every=1", "data.global_batch=6"]
+    Path("my.toml").write_text("worker = 1\n")
+    with pytest.raises(UsageError, match=r"my\.toml: unknown key 'worker', expected some of: name, "):
+        run_study("--config", "my.toml")
+    with pytest.raises(UsageError, match=r"--config none\.toml: "):
+        run_study("--config", "none.toml")
 
 
-def read(folder: Path, strategy: str = "torch-single", **kind) -> Result:
-    return read_result("tiny", strategy, 1, make_run(folder / strategy, **kind))
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"strategies": "torch-ddp,ddp"}, "--strategies: found 'ddp'"),
+        ({"scaling": "wide"}, "--scaling: found 'wide'"),
+        ({"repetitions": 0}, "--repetitions: found 0"),
+        ({"workers": "1,0"}, "--workers: found '1,0'"),
+        ({"nodes": "1,2"}, "--nodes: found 1,2, but this is no Slurm allocation"),
+    ],
+)
+def test_a_mistake_is_one_line(options: dict, words: str, monkeypatch) -> None:
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    with pytest.raises(UsageError, match=words):
+        make_grid(StudyOptions(**{"strategies": "torch-ddp", **options}))
 
 
-def test_the_slowest_rank_and_not_the_compiling_window_makes_the_rate(tmp_path: Path) -> None:
-    images, text = read(tmp_path / "a"), read(tmp_path / "b", family="gpt")
-    assert (images.rate, images.unit) == (24 / 1.0, "samples")  # rank 1 takes twice 0.5 s
-    assert (text.rate, text.unit) == (960 / 1.0, "tokens")
-
-
-def test_the_worst_difference_is_relative_and_over_all_steps(tmp_path: Path) -> None:
-    base, other = read(tmp_path), read(tmp_path, "tf-single", loss=1.5)
-    assert other.worst_difference(base) == pytest.approx(0.5)
-    assert base.worst_difference(base) == 0.0
-
-
-def test_the_table_compares_with_the_base_of_the_same_framework(tmp_path: Path, capsys) -> None:
-    results = [
-        read(tmp_path),
-        read(tmp_path, "torch-ddp", step_times_s=(9.0, 0.25, 0.25)),
-        read(tmp_path, "tf-mirrored", loss=1.1),
-    ]
-    cells = {row[1]: dict(zip(HEADER, row, strict=True)) for row in rows(results)}
-    assert cells["torch-ddp"]["speed-up"] == "2.00"
-    assert cells["tf-mirrored"]["speed-up"] == "n/a", "tf-single did not run"
-    assert cells["tf-mirrored"]["worst difference"] == "1.0e-01"
-    print_table(results)
-    assert "tf-mirrored" in capsys.readouterr().out
-    assert "| tiny | torch-ddp | 1 |" in write_markdown(tmp_path, results).read_text()
-    assert write_csv(tmp_path, results).read_text().splitlines()[0] == ",".join(HEADER)
-    assert write_picture(tmp_path, results).read_bytes().startswith(b"\x89PNG")
-
-
-def test_a_run_is_kept_only_if_it_is_complete_and_of_the_same_recipe(tmp_path: Path) -> None:
-    assert read_status(tmp_path) is None
-    folder = make_run(tmp_path / "run")
-    assert read_status(folder) == ("completed", "0123456789abcdef")
-    (folder / "run.json").write_text("{")
-    assert read_status(folder) is None
-
-
-def test_single_strategies_run_once_and_torch_single_first() -> None:
-    runs = list(study._runs(study.StudyOptions(recipes="verify-gpt")))
-    assert runs[0] == ("verify-gpt", "torch-single", 1)
-    assert [workers for _, strategy, workers in runs if strategy == "tf-mirrored"] == [2]
-    assert sum(strategy.endswith("-single") for _, strategy, _ in runs) == 2
+def test_on_several_nodes_each_has_as_many_workers(monkeypatch) -> None:
+    monkeypatch.setenv("SLURM_JOB_ID", "7")
+    assert sizes(StudyOptions(workers="1,2,4", nodes="1,2,8")) == [(1, 1), (2, 1), (4, 1), (8, 2), (32, 8)]
+    assert sizes(StudyOptions(workers="4", nodes="4", workers_per_node=2)) == [(8, 4)]
+    monkeypatch.setattr("shutil.which", lambda name: f"/bin/{name}")
+    assert study.launcher_of("torch-ddp") == "srun"
+    assert study.launcher_of("torch-single") == "direct"
 
 
 def test_what_cannot_start_here_is_left_out_and_told(monkeypatch, capsys) -> None:
     def check(strategy: str, launcher: str) -> None:
         if strategy.endswith("-horovod"):
-            raise UsageError("horovod: not installed")
+            raise UsageError("horovod: not installed; run make horovod")
 
     monkeypatch.setattr(commands, "check_launcher", check)
-    strategies = {strategy for _, strategy, _ in study._runs(study.StudyOptions(recipes="verify-gpt"))}
-    assert strategies == {"torch-single", "torch-ddp", "tf-single", "tf-mirrored"}
-    told = capsys.readouterr().err.splitlines()
-    assert told == [f"trimaran: {name}-horovod NOT RUN: horovod: not installed" for name in ("torch", "tf")]
+    grid = make_grid(StudyOptions())
+    assert grid.strategies == ["torch-single", "torch-ddp", "tf-single", "tf-mirrored"]
+    told = capsys.readouterr().err
+    assert told.count("NOT RUN: horovod: not installed; run make horovod") == 2
 
 
-@pytest.mark.parametrize(
-    ("options", "key"), [({"strategies": "ddp"}, "--strategies"), ({"workers": "3"}, "--workers")]
-)
-def test_a_mistake_is_told_before_anything_runs(options: dict, key: str) -> None:
-    with pytest.raises(UsageError, match=rf"^{key}: found '\w+', expected"):
-        list(study._runs(study.StudyOptions(**options)))
+def test_a_ledger_of_the_command_is_the_one_that_the_analysis_reads(run_study) -> None:
+    run_study("--name", "s", *ALL)
+    settings = json.loads(Path("studies/s/settings.json").read_text())
+    assert settings["fixed"]["seed"] == 0
+    assert Ledger(Path("studies/s")).collect([])["runs"]

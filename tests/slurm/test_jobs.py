@@ -193,17 +193,3 @@ def test_mpirun_starts_workers_all_over_the_allocation(cluster: Cluster, alone, 
     job = cluster.submit("--nodes=2", "--ntasks-per-node=2", wrap, env=ENVIRONMENT, cwd=tmp_path)
     cluster.wait(job, timeout_s=TIME_LIMIT_S)
     assert_trains_like(tmp_path / "run", alone(SHORT))
-
-
-def test_a_study_runs_on_one_node_and_on_two(cluster: Cluster, submit, alone, tmp_path: Path) -> None:
-    environment = {**ENVIRONMENT, "STRATEGIES": "torch-ddp", "STUDY": "mine"}
-    file = ROOT / "slurm" / "scaling_study.sbatch"
-    job = cluster.submit(file, *DIGITS, env=environment, cwd=tmp_path)
-    cluster.wait(job, timeout_s=TIME_LIMIT_S)
-    runs = tmp_path / "studies" / "mine"
-    assert_trains_like(runs / "torch-ddp-4", alone(DIGITS))
-    assert losses(runs / "torch-ddp-2") == pytest.approx(alone(DIGITS), rel=1e-12, abs=0)
-    assert (
-        len([line for line in cluster.output(job).splitlines() if "mine" in line and "samples/s" in line])
-        == 2
-    )

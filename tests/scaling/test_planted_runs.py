@@ -1,0 +1,94 @@
+"""Real studies of real runs, each with one fault planted in the training: does the decomposition name it?"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scaling.analysis import analyse
+
+ROOT = Path(__file__).parents[2]
+TINY = ("--set", "steps=24", "run.log_every=2", "model.depth=10", "model.width=8", "data.global_batch=8")
+DELAY_S = 0.06
+PLANTS = {
+    "stragglers": f"""
+def plant(toolbox):
+    whole = toolbox.loss_sum
+    def late(*arguments):
+        if os.environ["RANK"] == "1":
+            time.sleep({DELAY_S})
+        return whole(*arguments)
+    toolbox.loss_sum = late
+PLACE = "distributed.toolbox_torch"
+""",
+    "data": f"""
+def plant(feed):
+    whole = feed.training_feed
+    def slow(*arguments):
+        for batches in whole(*arguments):
+            time.sleep({DELAY_S})
+            yield batches
+    feed.training_feed = slow
+PLACE = "training.feed"
+""",
+    "exchange": f"""
+def plant(parallel):
+    from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+    def late(state, bucket):
+        time.sleep({DELAY_S})
+        return allreduce_hook(state, bucket)
+    class Slow(parallel.DistributedDataParallel):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            self.register_comm_hook(None, late)
+    parallel.DistributedDataParallel = Slow
+PLACE = "torch.nn.parallel"
+""",
+}
+"""Each is imported by every training process before anything else, and waits for the module PLACE to be imported."""
+AT_IMPORT = """
+import importlib.abc, importlib.machinery, os, sys, time
+class Finder(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name != PLACE or "RANK" not in os.environ:
+            return None
+        found = importlib.machinery.PathFinder.find_spec(name, path)
+        execute = found.loader.exec_module
+        def exec_module(module):
+            execute(module)
+            plant(module)
+        found.loader.exec_module = exec_module
+        return found
+sys.meta_path.insert(0, Finder())
+"""
+
+
+def study(folder: Path, plant: str) -> dict:
+    (folder / "planted").mkdir(parents=True)
+    (folder / "planted" / "sitecustomize.py").write_text(PLANTS[plant] + AT_IMPORT)
+    options = ("--name", "s", "--recipes", "study-resnet", "--strategies", "torch-ddp", "--workers", "2")
+    ended = subprocess.run(
+        [sys.executable, "-m", "scaling.study", *options, "--repetitions", "1", *TINY],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": f"{folder / 'planted'}:{ROOT}", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    assert (folder / "studies" / "s" / "report.html").exists()
+    return analyse(folder / "studies" / "s")
+
+
+@pytest.mark.parametrize("plant", PLANTS)
+@pytest.mark.timeout(280)
+def test_a_planted_fault_is_the_largest_loss_and_in_the_right_part(plant: str, tmp_path: Path) -> None:
+    analysis = study(tmp_path, plant)
+    (case,) = [case for case in analysis["cases"] if case["strategy"] == "torch-ddp"]
+    parts = {name: part["seconds"]["value"] for name, part in case["decomposition"]["parts"].items()}
+    assert parts[plant] > 0.75 * DELAY_S, parts
+    for name in {"stragglers", "data", "exchange"} - {plant}:
+        assert parts[name] < 0.5 * DELAY_S, parts
+    assert sum(parts.values()) == pytest.approx(case["decomposition"]["step_s"]["value"], rel=0.2)
