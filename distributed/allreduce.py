@@ -11,26 +11,32 @@ ELEMENTS = 4 * 2**20
 WARM_UPS, REPEATS = 3, 10
 
 
-def measure(all_reduce: Callable[[], Any], ranks: int) -> dict[str, Any]:
-    """The figures of a function that all-reduces ELEMENTS float32 ones once and waits for the result.
+def measure(all_reduce: Callable[[int], Any], ranks: int) -> dict[str, Any]:
+    """The figures of a function that all-reduces so many float32 ones once and waits for the result.
 
     Returns JSON's types; bus_bytes_per_s is algorithm bandwidth times 2 (n - 1) / n, as nccl-tests defines it
-    (PERFORMANCE.md there): the speed of the slowest link, whatever the number of ranks.
+    (PERFORMANCE.md there): the speed of the slowest link, whatever the number of ranks. latency_s is a step's of a
+    ring, of which an all-reduce has 2 (n - 1), from the time that a single number takes.
     """
-    for _ in range(WARM_UPS):
-        all_reduce()
-    times_s = []
-    for _ in range(REPEATS):
-        started = time.perf_counter()
-        all_reduce()
-        times_s.append(time.perf_counter() - started)
-    seconds, nbytes = statistics.median(times_s), 4 * ELEMENTS
+    seconds, nbytes = _median_s(all_reduce, ELEMENTS), 4 * ELEMENTS
     return {
         "ranks": ranks,
         "bytes": nbytes,
         "median_s": seconds,
         "bus_bytes_per_s": bus_bandwidth(nbytes, seconds, ranks),
+        "latency_s": _median_s(all_reduce, 1) / max(2 * (ranks - 1), 1),
     }
+
+
+def _median_s(all_reduce: Callable[[int], Any], elements: int) -> float:
+    for _ in range(WARM_UPS):
+        all_reduce(elements)
+    times_s = []
+    for _ in range(REPEATS):
+        started = time.perf_counter()
+        all_reduce(elements)
+        times_s.append(time.perf_counter() - started)
+    return statistics.median(times_s)
 
 
 def bus_bandwidth(nbytes: int, seconds: float, ranks: int) -> float:

@@ -27,10 +27,10 @@ def _horovod() -> int:
     tf.config.set_visible_devices(gpus[hvd.local_rank()] if gpus and hvd.nccl_built() else [], "GPU")
     ones = tf.ones([ELEMENTS])
 
-    def all_reduce() -> float:
-        return float(hvd.allreduce(ones, name="probe", op=hvd.Sum)[-1])
+    def all_reduce(elements: int) -> float:
+        return float(hvd.allreduce(ones[:elements], name=f"probe.{elements}", op=hvd.Sum)[-1])
 
-    rank, figures, found = hvd.rank(), measure(all_reduce, hvd.size()), all_reduce()
+    rank, figures, found = hvd.rank(), measure(all_reduce, hvd.size()), all_reduce(ELEMENTS)
     hvd.shutdown()
     return report(figures, found, rank)
 
@@ -44,18 +44,18 @@ def _mirrored() -> int:
         tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
     strategy = tf.distribute.MirroredStrategy([f"{kind}:0", f"{kind}:1"])
 
-    def replica() -> tf.Tensor:
-        context = tf.distribute.get_replica_context()
-        return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.ones([ELEMENTS]))
-
     @tf.function(autograph=False)
-    def sums() -> tf.Tensor:
+    def sums(elements: int) -> tf.Tensor:
+        def replica() -> tf.Tensor:
+            context = tf.distribute.get_replica_context()
+            return context.all_reduce(tf.distribute.ReduceOp.SUM, tf.ones([elements]))
+
         return [sums[-1] for sums in strategy.experimental_local_results(strategy.run(replica))]
 
-    def all_reduce() -> float:
-        return [float(value) for value in sums()][-1]
+    def all_reduce(elements: int) -> float:
+        return [float(value) for value in sums(elements)][-1]
 
-    return report(measure(all_reduce, 2), all_reduce(), 0)
+    return report(measure(all_reduce, 2), all_reduce(ELEMENTS), 0)
 
 
 if __name__ == "__main__":

@@ -28,10 +28,10 @@ def main() -> int:
         device = _device(hvd.local_rank(), uses_gpu=bool(hvd.nccl_built()))
         ones = torch.ones(ELEMENTS, device=device)
 
-        def horovod_reduce() -> float:
-            return _wait(hvd.allreduce(ones, name="probe", op=hvd.Sum))
+        def horovod_reduce(elements: int) -> float:
+            return _wait(hvd.allreduce(ones[:elements], name=f"probe.{elements}", op=hvd.Sum))
 
-        figures, found = measure(horovod_reduce, ranks), horovod_reduce()
+        figures, found = measure(horovod_reduce, ranks), horovod_reduce(ELEMENTS)
         hvd.shutdown()
         return report(figures, found, rank)
     import torch.distributed as dist
@@ -41,14 +41,14 @@ def main() -> int:
     dist.init_process_group(runtime)
     ones = torch.ones(ELEMENTS, device=_device(world.gpu_index, uses_gpu=runtime == "nccl"))
 
-    def all_reduce() -> float:
-        sums = ones.clone()
+    def all_reduce(elements: int) -> float:
+        sums = ones[:elements].clone()
         dist.all_reduce(sums)
         return _wait(sums)
 
     rank = dist.get_rank()
     figures = measure(all_reduce, dist.get_world_size())
-    found = all_reduce()
+    found = all_reduce(ELEMENTS)
     dist.destroy_process_group()
     return report(figures, found, rank)
 

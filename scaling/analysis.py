@@ -13,6 +13,7 @@ from scaling.decompose import decompose
 from scaling.differences import differences
 from scaling.efficiency import efficiency
 from scaling.laws import LAWS, fit
+from scaling.link_probes import read_links
 from scaling.measurements import measurements
 from scaling.records import SCALINGS, STATES, Record, read_record
 from scaling.statistics import CONFIDENCE, RESAMPLES, SEED
@@ -69,7 +70,7 @@ def analyse(study_dir: Path) -> dict[str, Any]:
         "losses": [_losses(record) for record in records if record.exchange and record.losses],
     }
     write_json(study_dir / "analysis.json", analysis)
-    write_json(study_dir / "measured.json", {"format": FORMAT, "cases": measurements(compared)})
+    write_json(study_dir / "measured.json", {"format": FORMAT, "cases": measurements(compared, read_links(study_dir))})
     return analysis
 
 

@@ -1,6 +1,7 @@
 """What a study measured, as a prediction starts from it: the cases of measured.json (scaling/measured.py reads it)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -9,18 +10,20 @@ from scaling.cases import Case, usable
 from scaling.records import Record
 
 
-def measurements(cases: Iterable[Case]) -> list[dict[str, Any]]:
+def measurements(
+    cases: Iterable[Case], links: Mapping[str, Any] = MappingProxyType({})
+) -> list[dict[str, Any]]:
     """One entry a curve (recipe, way of scaling, strategy): a worker's compute, and steps; a median a repetition each.
 
     `compute_s` is the slowest rank's without exchange, on the fewest workers that ran so (`compute_workers`), or the
     base's where none did; global_batch, accumulation and recipe_values are those of the same runs. Oversubscribed cases
-    and curves without a usable base are left out.
+    and curves without a usable base are left out. links: of a strategy, as scaling/link_probes.py measured them.
     """
     curves: dict[tuple[str, str, str], list[Case]] = {}
     for case in sorted(cases, key=lambda case: (case.workers, case.nodes)):
         if not case.oversubscribed and usable(case.base):
             curves.setdefault(case.curve, []).append(case)
-    return [_entry(points) for points in curves.values()]
+    return [{**_entry(points), "links": links.get(points[0].strategy)} for points in curves.values()]
 
 
 def _entry(points: list[Case]) -> dict[str, Any]:
@@ -43,7 +46,6 @@ def _entry(points: list[Case]) -> dict[str, Any]:
         "compute_s": [_compute_s(run) for run in computing],
         "steps": steps,
         "workers_per_node": spread[-1].workers // spread[-1].nodes if spread else None,
-        "links": None,
     }
 
 

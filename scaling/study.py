@@ -23,6 +23,7 @@ from launchers.nodes import Nodes
 from scaling.forecast import Forecast, as_clock
 from scaling.grid import WAYS, Grid, Planned
 from scaling.ledger import Ledger
+from scaling.link_probes import probe_links
 from training.options import Options, Overrides, parse, warn
 from training.problems import EXIT_DONE, EXIT_FAILED, EXIT_STOPPED_EARLY, UsageError
 from training.process import LAUNCHED_BY, guarded
@@ -94,6 +95,9 @@ def main() -> int:
     try:
         if not options.collect:
             run_all(options, ledger, planned)
+            several = [name for name in grid.strategies if not name.endswith("-single")]
+            if max(workers for workers, _ in grid.sizes) > 1:
+                probe_links(ledger.folder, {name: launcher_of(name) for name in several})
     except Interrupted as stop:
         warn(f"{stop}: the study stops here; the same command goes on")
         return EXIT_STOPPED_EARLY

@@ -13,15 +13,18 @@ def test_bus_bandwidth_is_that_of_nccl_tests(ranks: int, factor: float) -> None:
 def test_the_median_call_is_measured_and_warm_ups_are_not(monkeypatch) -> None:
     clock, calls = [0.0], []
 
-    def reduce() -> None:
-        calls.append(None)
-        clock[0] += 9.0 if len(calls) <= allreduce.WARM_UPS else 0.25 if len(calls) % 5 else 4.0
+    def reduce(elements: int) -> None:
+        calls.append(elements)
+        usual = 0.25 if elements == allreduce.ELEMENTS else 0.03
+        number = calls.count(elements)
+        clock[0] += 9.0 if number <= allreduce.WARM_UPS else usual if number % 5 else 4.0
 
     monkeypatch.setattr(allreduce.time, "perf_counter", lambda: clock[0])
-    figures = allreduce.measure(reduce, 2)
-    assert len(calls) == allreduce.WARM_UPS + allreduce.REPEATS
-    assert (figures["ranks"], figures["bytes"], figures["median_s"]) == (2, 16 * 2**20, 0.25)
-    assert figures["bus_bytes_per_s"] == 16 * 2**20 / 0.25
+    figures = allreduce.measure(reduce, 4)
+    assert len(calls) == 2 * (allreduce.WARM_UPS + allreduce.REPEATS)
+    assert (figures["ranks"], figures["bytes"], figures["median_s"]) == (4, 16 * 2**20, pytest.approx(0.25))
+    assert figures["bus_bytes_per_s"] == pytest.approx(16 * 2**20 / 0.25 * 1.5)
+    assert figures["latency_s"] == pytest.approx(0.03 / 6)
 
 
 def test_a_sum_that_is_wrong_is_no_result(capsys) -> None:

@@ -42,6 +42,7 @@ def run_study(tmp_path: Path, monkeypatch):
 
     started = Study()
     monkeypatch.setattr(study, "run_quietly", started.train)
+    monkeypatch.setattr(study, "probe_links", lambda folder, launchers: None)
     monkeypatch.setattr(study, "report", lambda folder, found: _code(found))
     return started
 
