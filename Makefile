@@ -31,9 +31,10 @@ horovod:
 	@tools/setup.sh
 	@.venv/bin/python tools/build_horovod.py
 
-# Slurm is for the tests alone: they bring up a cluster of their own where it is installed.
+# Slurm and a browser are for the tests alone: they bring up a cluster of their own, and look at the pages of reports.
 test: setup
 	@.venv/bin/python tools/install_slurm.py
+	@.venv/bin/python tools/install_browser.py
 	.venv/bin/python -m pytest
 
 study: setup

@@ -18,17 +18,25 @@ HAS_HOROVOD = importlib.util.find_spec("horovod") is not None and shutil.which("
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """The one place where a test is left out: for Horovod's build and for Slurm's daemons not every machine will do."""
+    """The one place where a test is left out: for Horovod, Slurm's daemons or a browser not every machine will do."""
     if item.get_closest_marker("horovod") and not HAS_HOROVOD:
         pytest.skip("no Horovod with an MPI here; make horovod says what is missing")
     if item.get_closest_marker("slurm") and (reason := why_no_slurm()):
         pytest.skip(reason)
+    if item.get_closest_marker("browser") and missing_by("install_browser"):
+        pytest.skip("found no browser; tools/install_browser.py installs one, or says what to install")
+
+
+@cache
+def missing_by(tool: str) -> list[str] | bool:
+    """What a program of tools/ would install, or whether it would."""
+    return runpy.run_path(str(ROOT / "tools" / f"{tool}.py"))["missing"]()
 
 
 @cache
 def why_no_slurm() -> str | None:
     """Why this machine cannot be a cluster of several nodes, if so."""
-    if missing := runpy.run_path(str(ROOT / "tools" / "install_slurm.py"))["missing"]():
+    if missing := missing_by("install_slurm"):
         return f"found no {', '.join(missing)}; tools/install_slurm.py installs it, or says what to install"
     namespaces = subprocess.run(["unshare", "--uts", "--mount", "true"], capture_output=True)
     return "no namespaces of our own here; root has them" if namespaces.returncode else None
