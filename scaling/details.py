@@ -15,8 +15,8 @@ from telemetry.run_log import read_rows
 class Details:
     """All None where the run's files do not tell.
 
-    first_step_s: the first step, with what it compiles. until_first_step_s: from the writing of run.json, when the
-    framework is up, to the end of that step. wall_s: the whole run, with the start of its processes.
+    first_step_s: the first step, with what it compiles. until_first_step_s: from the start of the main process, with
+    the framework's import, to the end of that step. wall_s: the whole run, its launcher included.
     peak_memory_bytes: of the process that used most. busy, tensor_active, host CPU: means over the run, in percent.
     """
 
@@ -96,7 +96,7 @@ def _timing(run_dir: Path, segment: Mapping[str, Any]) -> dict[str, float | None
             first.append(rows[0].get("step_time_s"))
             ends.append(rows[0].get("t_unix_s"))
     known_first, known_ends = [one for one in first if one], [one for one in ends if one]
-    started = segment.get("started_unix_s")
+    started = segment.get("process_started_unix_s")
     return {
         "first_step_s": max(known_first, default=None),
         "until_first_step_s": max(known_ends) - started if known_ends and started else None,

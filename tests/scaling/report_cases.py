@@ -130,7 +130,7 @@ def write_small_study(study_dir: Path, recipe: str = "demo") -> Path:
             batch=24 * workers,
             settings={"framework": framework, "device": "cpu", "device_name": None, "threads": 1},
             command=["-m", f"distributed.{strategy.replace('-', '_')}", "--recipe", "demo"],
-            started_unix_s=1000.0,
+            process_started_unix_s=1000.0,
             oversubscribed=workers == 4,
         )
         _dress(run_dir, framework)

@@ -37,7 +37,7 @@ def test_memory_the_start_and_telemetry_of_a_run(tmp_path: Path) -> None:
     run_dir = write_run(
         tmp_path / "runs" / "a",
         np.array([[3.0, 0.1], [4.0, 0.1]]),
-        started_unix_s=100.0,
+        process_started_unix_s=100.0,
         command=["-m", "x", "a b"],
     )
     with_rows(
