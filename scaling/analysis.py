@@ -70,7 +70,10 @@ def analyse(study_dir: Path) -> dict[str, Any]:
         "losses": [_losses(record) for record in records if record.exchange and record.losses],
     }
     write_json(study_dir / "analysis.json", analysis)
-    write_json(study_dir / "measured.json", {"format": FORMAT, "cases": measurements(compared, read_links(study_dir))})
+    write_json(
+        study_dir / "measured.json",
+        {"format": FORMAT, "cases": measurements(compared, read_links(study_dir))},
+    )
     return analysis
 
 
