@@ -3,7 +3,7 @@
 # make test likewise Slurm, of which the tests bring up a cluster on this machine.
 #
 # Which builds of the frameworks that installs is up to the variables below. The defaults are what CI uses.
-#   for GPUs:              make setup TORCH= TENSORFLOW= EXTRAS=gpu,horovod,dev
+#   for GPUs:              make setup TORCH= TENSORFLOW= EXTRAS=gpu,export,horovod,dev
 #   another package index: make setup PIP_OPTIONS="--extra-index-url https://…"   (for CPU builds of torch, say)
 # What is given there holds for the later commands as well, until something else is given, or make clean.
 VARIABLES := PYTHON TORCH TENSORFLOW EXTRAS PIP_OPTIONS
@@ -13,7 +13,7 @@ GIVEN := $(foreach name,$(VARIABLES),$(if $(filter-out undefined,$(origin $(name
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 TENSORFLOW ?= tensorflow-cpu==2.21.*
-EXTRAS ?= horovod,dev
+EXTRAS ?= export,horovod,dev
 PIP_OPTIONS ?=
 
 export GIVEN $(VARIABLES)

@@ -285,5 +285,7 @@ def _write_run_json(run: Run, content: dict) -> None:
     """A resumed run keeps what its first start wrote and gains a segment."""
     path = run.run_dir / "run.json"
     if path.exists():
-        content = {**json.loads(path.read_text()), "segments": content["segments"]}
+        earlier = json.loads(path.read_text())
+        # Imported weights have a run.json of their own (launchers.import_weights), but did not start yet.
+        content = {**content, **earlier, "segments": content["segments"]}
     write_json(path, content)

@@ -177,6 +177,20 @@ def test_a_resumed_run_is_the_run_that_was_never_stopped(train_tiny, tmp_path: P
     assert {**first, "segments": 0} == {**second, "segments": 0}
 
 
+def test_imported_weights_become_a_whole_run_with_their_first_start(train_tiny, tmp_path: Path) -> None:
+    """launchers.import_weights leaves a checkpoint and the recipe, but nothing of a start."""
+    assert train_tiny(stop_after=3)[0] == 75
+    path = tmp_path / "run" / "run.json"
+    whole = json.loads(path.read_text())
+    kept = {key: whole[key] for key in ("format", "recipe_id", "recipe", "parameter_count")}
+    path.write_text(json.dumps(kept | {"imported": {"file": "x"}, "segments": []}))
+    assert train_tiny(resume=True)[0] == 0
+    started = json.loads(path.read_text())
+    assert started.keys() == whole.keys() | {"imported"}
+    assert (started["workers"], started["micro_batches"], len(started["segments"])) == (1, 1, 1)
+    assert started["imported"] == {"file": "x"}
+
+
 def test_after_a_crash_the_rows_past_the_checkpoint_are_set_aside(train_tiny, tmp_path: Path) -> None:
     def crash(step: int) -> None:
         if step == 8:
