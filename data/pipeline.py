@@ -3,6 +3,7 @@
 The items that Grain fetches are whole local batches, so that data in memory is one vectorised gather a step.
 """
 
+import contextlib
 import functools
 import gc
 import os
@@ -16,6 +17,8 @@ from data.errors import DataError
 from data.loader_worker import die_with_parent
 from data.order import SampleOrder, micro_batch_positions
 from data.sources import Source
+
+DELETION_TIMEOUT_S = 10.0
 
 
 def train_batches(
@@ -171,8 +174,14 @@ def _await_deletions() -> None:
     from grain.multiprocessing import SharedMemoryArray
 
     one_thread = getattr(SharedMemoryArray, "_del_thread_pool", None)
-    if one_thread is not None:
-        one_thread.apply(int)  # it works in order, so this is done when all before it is
+    if (
+        one_thread is None or sys.is_finalizing()
+    ):  # a program that fails ends its threads before its generators
+        return
+    with contextlib.suppress(ValueError):  # the pool is closed already
+        one_thread.apply_async(int).wait(
+            DELETION_TIMEOUT_S
+        )  # it works in order: this comes after all before it
 
 
 if "--multiprocessing-fork" in sys.orig_argv:  # a loader process, which imports Grain right after this

@@ -22,6 +22,8 @@ FULL = Options(
     eager=True,
     replay_from=Path("other"),
     perturb_gradients=1,
+    no_exchange=True,
+    telemetry_interval_s=0.5,
 )
 HOROVOD = HorovodOptions(
     **vars(FULL),
