@@ -20,6 +20,9 @@ TWINS: dict[str, tuple[str | None, str | None]] = {
     "one device": ("distributed/torch_single.py", "distributed/tf_single.py"),
     "DDP, MirroredStrategy": ("distributed/torch_ddp.py", "distributed/tf_mirrored.py"),
     "Horovod": ("distributed/torch_horovod.py", "distributed/tf_horovod.py"),
+    "export": ("distributed/export_torch.py", "distributed/export_tf.py"),
+    "weights of others": ("distributed/weights_torch.py", None),
+    "the models without our own layers": (None, "models/plain_tf.py"),
 }
 """What each pair does: its file in PyTorch and in TensorFlow, None where one of them needs none."""
 NO_CODE = {
