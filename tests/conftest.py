@@ -4,7 +4,9 @@ import importlib.util
 import os
 import runpy
 import shutil
+import signal
 import subprocess
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -40,6 +42,20 @@ def why_no_slurm() -> str | None:
         return f"found no {', '.join(missing)}; tools/install_slurm.py installs it, or says what to install"
     namespaces = subprocess.run(["unshare", "--uts", "--mount", "true"], capture_output=True)
     return "no namespaces of our own here; root has them" if namespaces.returncode else None
+
+
+@pytest.fixture
+def usual_signals() -> Iterator[None]:
+    """A shell that starts pytest in the background makes it, and all that it starts, ignore some signals."""
+    defaults = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGQUIT: signal.SIG_DFL,
+        signal.SIGHUP: signal.SIG_DFL,
+    }
+    before = {number: signal.signal(number, handler) for number, handler in defaults.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 def _not_run(config: pytest.Config) -> list[str]:

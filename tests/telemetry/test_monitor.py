@@ -17,6 +17,7 @@ import pytest
 
 from telemetry.run_log import read_rows
 
+pytestmark = pytest.mark.usefixtures("usual_signals")
 LISTENER = """
 import os, signal, sys
 heard = []
