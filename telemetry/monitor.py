@@ -288,5 +288,16 @@ def _say(line: str) -> None:
         print(f"trimaran: {line}", file=sys.stderr, flush=True)
 
 
+def _settle() -> None:
+    """A terminal that has gone away takes no more words, for which Python would end with 120 in place of our code."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    ended_with = main(sys.argv[1:])
+    _settle()
+    sys.exit(ended_with)
