@@ -18,7 +18,7 @@ from benchmarks.results import RESULTS, section, table_row, write_section
 from launchers.commands import LAUNCHERS, check_launcher, choose_launcher, training_command
 from launchers.environment import CHECKOUT, training_environment
 from recipes.recipe import load_recipe
-from training.options import Options, Overrides, parse
+from training.options import Options, Overrides, flattened, parse
 from training.problems import EXIT_DONE, UsageError
 from training.process import guarded
 
@@ -46,7 +46,7 @@ class RaceOptions(Effort):
 def main() -> int:
     """One section a strategy, written as soon as it is there."""
     options = parse(RaceOptions, "python -m benchmarks.race")
-    given = tuple(item for group in options.set for item in group)
+    given = flattened(options.set)
     for strategy in startable_strategies(options.strategies, LAUNCHERS):
         workers = 1 if strategy.endswith("-single") else options.workers
         title = f"{strategy}, {workers} worker{'s' * (workers > 1)}: {', '.join((options.recipe, *given))}"

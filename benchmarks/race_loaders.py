@@ -18,7 +18,7 @@ from benchmarks.interval import ratio_of_medians
 from benchmarks.race import our_entry
 from benchmarks.results import RESULTS, section, table_row, write_section
 from recipes.recipe import load_recipe
-from training.options import Overrides, parse
+from training.options import Overrides, flattened, parse
 
 RECIPE = "digits-resnet18"
 HEADER = ("", "loaded", "synthetic", "ratio", "95 % interval", "target", "")
@@ -49,7 +49,7 @@ class LoaderOptions(Effort):
 def main() -> None:
     """One section a source."""
     options = parse(LoaderOptions, "python -m benchmarks.race_loaders")
-    given = tuple(item for group in options.set for item in group)
+    given = flattened(options.set)
     with tempfile.TemporaryDirectory(prefix="jpeg-") as folder:
         for source in options.sources.split(","):
             loaded: tuple[str, ...] = (f"data.source={source}",)

@@ -13,7 +13,7 @@ from benchmarks.duel import Effort, Side, duel, step_ratio
 from benchmarks.race import our_entry, race_overrides, startable_strategies
 from benchmarks.results import RESULTS, section, table_line, write_section
 from launchers.commands import LAUNCHERS
-from training.options import Overrides, parse
+from training.options import Overrides, flattened, parse
 from training.problems import EXIT_DONE, UsageError
 from training.process import guarded
 
@@ -49,7 +49,7 @@ def main() -> int:
         raise UsageError(f"--workers: found {options.workers}, expected 2 or more")
     strategies = startable_strategies(options.strategies, DISTRIBUTED)
     recipes = options.recipes.split(",")
-    given = tuple(item for group in options.set for item in group)
+    given = flattened(options.set)
     title = f"Strategies, {options.workers} workers against 1: {', '.join((*recipes, *given))}"
     print(title)
     rows: list[str] = []

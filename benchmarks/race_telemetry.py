@@ -19,7 +19,7 @@ from benchmarks.race import our_entry, race_overrides, startable_strategies
 from benchmarks.results import RESULTS, section, table_line, table_row, write_section
 from launchers.commands import LAUNCHERS
 from telemetry import sampling
-from training.options import Overrides, parse
+from training.options import Overrides, flattened, parse
 from training.problems import EXIT_DONE
 from training.process import guarded
 
@@ -52,7 +52,7 @@ class TelemetryOptions(Effort):
 def main() -> int:
     """One section a strategy."""
     options = parse(TelemetryOptions, "python -m benchmarks.race_telemetry")
-    given = tuple(item for group in options.set for item in group)
+    given = flattened(options.set)
     for strategy in startable_strategies(options.strategies, LAUNCHERS):
         workers = 1 if strategy.endswith("-single") else options.workers
         title = f"telemetry every {options.interval_s:g} s, {strategy} x {workers}: {options.recipe}"

@@ -26,7 +26,7 @@ from training.importing import (
     read_safetensors,
     write_run,
 )
-from training.options import Overrides, parse
+from training.options import Overrides, flattened, parse
 from training.problems import EXIT_DONE, UsageError
 from training.process import guarded
 from training.run import check_disk, check_writable
@@ -54,7 +54,7 @@ class ImportOptions:
 def main() -> int:
     """Returns 0, or raises UsageError and its kin: then nothing was written."""
     options = parse(ImportOptions, PROGRAM)
-    recipe = load_recipe(options.recipe, tuple(item for group in options.set for item in group))
+    recipe = load_recipe(options.recipe, flattened(options.set))
     check_family(recipe.model, options.origin, "--from")
     check_source(options.file)
     check_new_directory(options.out)

@@ -22,7 +22,7 @@ from launchers.child import run_quietly
 from launchers.plan import LOOPBACK_NAMES, Job, Plan, make_plan
 from launchers.verify_report import print_report, write_report
 from recipes.recipe import load_recipe
-from training.options import Overrides, parse, warn
+from training.options import Overrides, flattened, parse, warn
 from training.problems import EXIT_DONE, EXIT_FAILED, UsageError
 from training.process import guarded
 from training.run import check_writable
@@ -111,7 +111,7 @@ def _plans(options: VerifyOptions) -> list[Plan]:
         workers = sorted({int(text) for text in options.workers.split(",")})
     except ValueError:
         raise UsageError(f"--workers: found {options.workers!r}, expected numbers such as 1,2,4") from None
-    overrides = tuple(item for group in options.set for item in group)
+    overrides = flattened(options.set)
     most = len(LOOPBACK_NAMES) if any(name.endswith("-horovod") for name in names) else options.nodes
     if not 1 <= options.nodes <= most:
         raise UsageError(

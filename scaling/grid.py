@@ -84,7 +84,7 @@ class Grid:
 
     def check(self) -> None:
         """Everything that can be wrong with a recipe, before any run. Raises RecipeError or UsageError."""
-        for run in self.runs():
+        for run in self._block(1):  # the other repetitions are the same runs
             recipe = load_recipe(run.recipe, run.overrides(self.overrides))
             check_batch(recipe, run.workers, 1)
             if recipe.run.checkpoint_every:

@@ -24,7 +24,7 @@ from scaling.forecast import Forecast, as_clock
 from scaling.grid import WAYS, Grid, Planned
 from scaling.ledger import Ledger
 from scaling.link_probes import probe_links
-from training.options import Options, Overrides, parse, warn
+from training.options import Options, Overrides, flattened, parse, warn
 from training.problems import EXIT_DONE, EXIT_FAILED, EXIT_STOPPED_EARLY, UsageError
 from training.process import LAUNCHED_BY, guarded
 
@@ -71,7 +71,7 @@ class StudyOptions:
     @property
     def overrides(self) -> tuple[str, ...]:
         """All of --set, in order."""
-        return tuple(item for group in self.set for item in group)
+        return flattened(self.set)
 
 
 class Interrupted(Exception):
@@ -188,12 +188,14 @@ def launcher_of(strategy: str) -> str:
 
 def run_all(options: StudyOptions, ledger: Ledger, planned: list[Planned]) -> None:
     """Run what has not ended yet, with a line a run. Raises Interrupted."""
+    endings = {run: ledger.ending(run) for run in planned}
     if options.retry_failed:
-        for run in planned:
-            if (ended := ledger.ending(run)) and ended["state"] == "failed":
+        for run, ended in endings.items():
+            if ended and ended["state"] == "failed":
                 ledger.forget(run)
-    missing = [run for run in planned if ledger.ending(run) is None]
-    forecast = Forecast([(run, ended["wall_s"]) for run in planned if (ended := ledger.ending(run))])
+                endings[run] = None
+    missing = [run for run, ended in endings.items() if ended is None]
+    forecast = Forecast([(run, ended["wall_s"]) for run, ended in endings.items() if ended])
     started, in_runs_s = time.monotonic(), 0.0
     kept = f" ({len(planned) - len(missing)} are there already)" if len(missing) < len(planned) else ""
     print(f"{len(planned)} runs{kept}, about {as_clock(forecast.left_s(missing))}", flush=True)

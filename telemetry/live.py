@@ -1,12 +1,12 @@
 """The newest samples as a table on a terminal, from the file that the sampler writes."""
 
-import json
 import os
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
+from telemetry.run_log import parse_row
 from telemetry.series import GPU_IDLE, THROTTLE_REASONS
 
 if TYPE_CHECKING:
@@ -34,15 +34,7 @@ class Tail:
             return []
         self._offset += len(content)
         *lines, self._rest = (self._rest + content).split(b"\n")
-        return [row for line in lines if (row := _row(line)) is not None]
-
-
-def _row(line: bytes) -> dict[str, Any] | None:
-    try:
-        row = json.loads(line)
-    except ValueError:
-        return None
-    return row if isinstance(row, dict) else None
+        return [row for line in lines if (row := parse_row(line)) is not None]
 
 
 class Latest:

@@ -168,14 +168,15 @@ def _parse(content: bytes, path: Path) -> list[tuple[bytes, dict[str, Any] | Non
     *lines, tail = content.split(b"\n")
     parsed: list[tuple[bytes, dict[str, Any] | None]] = []
     for number, line in enumerate(lines, start=1):
-        row = _row(line)
+        row = parse_row(line)
         if row is None:
             raise ValueError(f"{path}: line {number} is no JSON object; mend or remove that line")
         parsed.append((line, row))
-    return [*parsed, (tail, _row(tail))] if tail else parsed
+    return [*parsed, (tail, parse_row(tail))] if tail else parsed
 
 
-def _row(line: bytes) -> dict[str, Any] | None:
+def parse_row(line: bytes | str) -> dict[str, Any] | None:
+    """The JSON object on one line; None for what is none, such as a line that was cut short."""
     try:
         row = json.loads(line)
     except ValueError:

@@ -3,7 +3,6 @@
 Time is in seconds since the file's first "start" row. Unknown values are NaN here, and stay unknown.
 """
 
-import json
 import math
 from array import array
 from collections.abc import Iterable, Iterator, Mapping
@@ -12,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from telemetry.run_log import parse_row
 
 GPU_COUNTERS = (
     "utilization_percent",
@@ -164,11 +165,8 @@ def rows_of(path: Path) -> Iterator[dict[str, Any]]:
     """
     with open(path, "rb") as file:
         for number, line in enumerate(file, start=1):
-            try:
-                row = json.loads(line)
-            except ValueError:
-                row = None
-            if isinstance(row, dict):
+            row = parse_row(line)
+            if row is not None:
                 yield row
             elif line.endswith(b"\n"):
                 raise ValueError(f"{path}: line {number} is no JSON object; mend or remove that line")

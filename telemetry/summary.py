@@ -22,7 +22,7 @@ import numpy as np
 
 from telemetry.columns import ECC_COUNTERS, GPU_GAUGES, Samples, merge
 from telemetry.join import Usage, concatenate, increase, join
-from telemetry.run_log import write_json
+from telemetry.run_log import parse_row, write_json
 from telemetry.usage import Energy, Session, Timing, Used, add, device_totals, sessions, totals
 from telemetry.usage_files import Charts, rows
 from telemetry.usage_lines import lines
@@ -206,11 +206,8 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
     try:
         with open(path, errors="replace") as file:
             for line in file:
-                try:
-                    row = json.loads(line)
-                except ValueError:
-                    continue
-                if isinstance(row, dict):
+                row = parse_row(line)
+                if row is not None:
                     yield row
     except OSError:
         return

@@ -12,6 +12,7 @@ from training import checkpoint
 from training.fingerprint import FORMAT
 from training.foreign_names import Origin, to_canonical
 from training.problems import UsageError
+from training.run import is_taken
 from training.state import MOMENTS, Arrays, State, parameter_dtype
 
 SAFE, PICKLED = (".safetensors",), (".pt", ".pth", ".bin")
@@ -33,11 +34,7 @@ def check_source(file: Path) -> None:
 
 def check_new_directory(run_dir: Path) -> None:
     """Raises UsageError where something lies at `run_dir` already."""
-    try:
-        taken = run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir()))
-    except OSError as error:
-        raise UsageError(f"--out {run_dir}: {error.strerror}; choose another directory") from error
-    if taken:
+    if is_taken("--out", run_dir):
         raise UsageError(f"--out {run_dir}: exists already; choose another directory")
 
 

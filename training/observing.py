@@ -15,7 +15,8 @@ class Observation:
         self._run = run
         self._sampling: sampling.Sampling | None = None
         # Verification asks what is computed, not what it costs.
-        if run.options.telemetry_interval_s and run.world.local_rank == 0 and run.options.replay_from is None:
+        self._is_wanted = bool(run.options.telemetry_interval_s) and run.options.replay_from is None
+        if self._is_wanted and run.world.local_rank == 0:
             self._sampling = sampling.start(run.run_dir, run.options.telemetry_interval_s)
 
     def close(self) -> None:
@@ -26,7 +27,7 @@ class Observation:
 
     def summary(self) -> list[str]:
         """For the main process: join the samples of all nodes with the steps, write that, and put it in a few lines."""
-        if not self._run.options.telemetry_interval_s or self._run.options.replay_from is not None:
+        if not self._is_wanted:
             return []
         try:
             from telemetry.summary import write_summary

@@ -17,6 +17,11 @@ Parsed = TypeVar("Parsed")
 Overrides = Annotated[list[tuple[str, ...]], tyro.conf.UseAppendAction]
 
 
+def flattened(groups: list[tuple[str, ...]]) -> tuple[str, ...]:
+    """All that several --set have given, in order."""
+    return tuple(item for group in groups for item in group)
+
+
 @dataclass
 class Options:
     """Train one recipe under one strategy, as one run in its own directory."""
@@ -49,7 +54,7 @@ class Options:
     @property
     def overrides(self) -> tuple[str, ...]:
         """All of --set, in order."""
-        return tuple(item for group in self.set for item in group)
+        return flattened(self.set)
 
 
 @dataclass

@@ -149,7 +149,7 @@ def _recipe_and_directory(options: Options, strategy: str, workers: int) -> tupl
             raise UsageError("--recipe: missing; expected a name in recipes/ or the path of a .toml file")
         recipe = load_recipe(options.recipe, options.overrides)
         run_dir = options.run_dir or default_run_dir(options.recipe, strategy, workers)
-        if _is_taken(run_dir):
+        if is_taken("--run-dir", run_dir):
             raise UsageError(
                 f"--run-dir {run_dir}: exists already; go on with --resume or choose another directory"
             )
@@ -172,12 +172,12 @@ def _recipe_and_directory(options: Options, strategy: str, workers: int) -> tupl
     return recipe, options.run_dir, saved
 
 
-def _is_taken(run_dir: Path) -> bool:
+def is_taken(option: str, run_dir: Path) -> bool:
     """Whether something other than an empty directory is there. Raises UsageError where one cannot look."""
     try:
         return run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir()))
     except OSError as error:  # a name that is too long, a directory that is not ours
-        raise UsageError(f"--run-dir {run_dir}: {error.strerror}; choose another directory") from error
+        raise UsageError(f"{option} {run_dir}: {error.strerror}; choose another directory") from error
 
 
 def read_run_json(run_dir: Path) -> dict:
