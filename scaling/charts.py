@@ -4,16 +4,14 @@ Colours are of Okabe and Ito's "Color Universal Design" (2008). Each strategy ha
 a step one grey or colour and one hatch, in every chart: none is told by its colour alone.
 """
 
-import io
 import math
-import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from telemetry.drawing import INK
+from telemetry.drawing import INK, page_svg, with_own_ids
 from telemetry.drawing import STYLE as TELEMETRY_STYLE
 
 if TYPE_CHECKING:
@@ -75,17 +73,8 @@ def svg(chart: Chart) -> str:
     with _style():
         figure = _figure(WIDTH_IN, chart.height_in)
         _fill(figure.add_subplot(), chart)
-        file = io.StringIO()
-        figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
-    text = re.sub(r"<metadata>.*?</metadata>", "", file.getvalue(), flags=re.DOTALL)
-    text = re.sub(r"(\.\d\d)\d{4}\b", r"\1", text)  # a hundredth of a point is fine enough
-    text = text[text.index("<svg") :].replace(INK, "currentColor")
-    for color in DARK:
-        text = text.replace(color, f"var(--{color[1:]})")
-    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{chart.name}-", text)
-    head, rest = text.split(">", 1)
-    head = re.sub(r' width="[\d.]+pt"| height="[\d.]+pt"', "", head)
-    return f'{head} role="img" aria-labelledby="{chart.name}-caption">{rest}'
+        drawing = page_svg(figure, DARK, f'role="img" aria-labelledby="{chart.name}-caption"')
+    return with_own_ids(drawing, chart.name)
 
 
 def write_png(charts: Sequence[Chart], path: Path, columns: int = 2) -> None:

@@ -1,6 +1,9 @@
 """What a panel shows, drawn on matplotlib's axes: the states of GPUs, lines, or a lane a GPU."""
 
+import io
 import math
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +15,7 @@ from telemetry.series import THROTTLE_REASONS, Gpu, Line, drawn
 if TYPE_CHECKING:
     from matplotlib.artist import Artist
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 INK = "#010203"
 """Text and axes; a page puts its own text colour there."""
@@ -172,3 +176,25 @@ def _alone(values: np.ndarray) -> np.ndarray:
     """bool [points]: no line leads to this one, which needs a dot to be seen."""
     there = np.pad(np.isfinite(values), 1)
     return there[1:-1] & ~there[:-2] & ~there[2:]
+
+
+def page_svg(figure: "Figure", css_colors: Iterable[str], attributes: str) -> str:
+    """The figure as an <svg> with these attributes: in the page's own text colour, on no background, of any size.
+
+    Each of `css_colors` (#rrggbb) becomes a variable of the page's (--rrggbb).
+    """
+    file = io.StringIO()
+    figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    svg = re.sub(r"<metadata>.*?</metadata>", "", file.getvalue(), flags=re.DOTALL)
+    svg = re.sub(r"(\.\d\d)\d{4}\b", r"\1", svg)  # a hundredth of a point is fine enough
+    svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
+    for color in css_colors:
+        svg = svg.replace(color, f"var(--{color[1:]})")
+    head, rest = svg.split(">", 1)
+    head = re.sub(r' width="[\d.]+pt"| height="[\d.]+pt"', "", head)
+    return f"{head} {attributes}>{rest}"
+
+
+def with_own_ids(svg: str, prefix: str) -> str:
+    """The ids of a drawing begin with `prefix`: several stand in one page, where an id may be given once."""
+    return re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}-", svg)

@@ -6,7 +6,6 @@ writes telemetry.html, with a section a host, and telemetry.png or, of several h
 """
 
 import json
-import re
 import shlex
 import sys
 from collections.abc import Iterator, Mapping
@@ -17,6 +16,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from telemetry import panels
+from telemetry.drawing import with_own_ids
 from telemetry.series import THROTTLE_REASONS, Gpu, Host, Line, read_host, rows_of
 
 GIB = 2**30
@@ -200,8 +200,7 @@ def _read(path: Path) -> Mapping[str, Any]:
 
 def _svgs(host: Host, prefix: str) -> Iterator[str]:
     for index, svg in enumerate(panels.svgs(host)):
-        # Several drawings stand in one page, where an id may be given once.
-        yield re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}-{index}-", svg)
+        yield with_own_ids(svg, f"{prefix}-{index}")
 
 
 def main(arguments: list[str]) -> int:

@@ -1,8 +1,6 @@
 """Drawings of one host's samples over time: a panel a quantity, for a page (SVG each) and a picture (PNG, all)."""
 
-import io
 import math
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +14,6 @@ from matplotlib.figure import Figure
 
 from telemetry.drawing import (
     IDLE_COLOR,
-    INK,
     MOST_POINTS_IN_LANE,
     STYLE,
     Trace,
@@ -24,6 +21,7 @@ from telemetry.drawing import (
     draw_lines,
     draw_nothing,
     draw_states,
+    page_svg,
 )
 from telemetry.series import Gpu, Host
 
@@ -50,16 +48,8 @@ def svgs(host: Host) -> Iterator[str]:
         with rc_context(STYLE):
             figure = Figure(figsize=(WIDTH_IN, panel.height_in), layout="constrained")
             _fill(figure.add_subplot(), panel, host)
-            file = io.StringIO()
-            figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
-        svg = re.sub(r"<metadata>.*?</metadata>", "", file.getvalue(), flags=re.DOTALL)
-        svg = re.sub(r"(\.\d\d)\d{4}\b", r"\1", svg)  # a hundredth of a point is fine enough
-        svg = svg[svg.index("<svg") :].replace(INK, "currentColor")
-        for color in CSS_COLORS:
-            svg = svg.replace(color, f"var(--{color[1:]})")
-        size = re.compile(r' width="[\d.]+pt"| height="[\d.]+pt"')
-        head, rest = svg.split(">", 1)
-        yield f'{size.sub("", head)} role="img" aria-label="{panel.title}">{rest}'
+            svg = page_svg(figure, CSS_COLORS, f'role="img" aria-label="{panel.title}"')
+        yield svg
 
 
 def write_png(host: Host, path: Path) -> None:

@@ -10,8 +10,9 @@ import pytest
 from scaling.analysis import analyse
 
 ROOT = Path(__file__).parents[2]
-TINY = ("--set", "steps=24", "run.log_every=2", "model.depth=10", "model.width=8", "data.global_batch=8")
+TINY = ("--set", "steps=40", "run.log_every=2", "model.depth=10", "model.width=8", "data.global_batch=8")
 DELAY_S = 0.06
+ATTEMPTS = 4
 PLANTS = {
     "stragglers": f"""
 def plant(toolbox):
@@ -83,12 +84,25 @@ def study(folder: Path, plant: str) -> dict:
 
 
 @pytest.mark.parametrize("plant", PLANTS)
-@pytest.mark.timeout(280)
+def decomposed(folder: Path, plant: str) -> dict:
+    """The decomposition of a study whose runs were steady: on a machine with other work, not every one is."""
+    reasons = []
+    for attempt in range(ATTEMPTS):
+        cases = study(folder / str(attempt), plant)["cases"]
+        (found,) = [case["decomposition"] for case in cases if case["strategy"] == "torch-ddp"]
+        if found["reason"] is None:
+            return found
+        assert "not steady" in found["reason"], found["reason"]
+        reasons.append(found["reason"])
+    pytest.fail(f"{ATTEMPTS} studies without a steady run: {reasons}")
+
+
+@pytest.mark.parametrize("plant", PLANTS)
+@pytest.mark.timeout(600)
 def test_a_planted_fault_is_the_largest_loss_and_in_the_right_part(plant: str, tmp_path: Path) -> None:
-    analysis = study(tmp_path, plant)
-    (case,) = [case for case in analysis["cases"] if case["strategy"] == "torch-ddp"]
-    parts = {name: part["seconds"]["value"] for name, part in case["decomposition"]["parts"].items()}
+    found = decomposed(tmp_path, plant)
+    parts = {name: part["seconds"]["value"] for name, part in found["parts"].items()}
     assert parts[plant] > 0.75 * DELAY_S, parts
     for name in {"stragglers", "data", "exchange"} - {plant}:
         assert parts[name] < 0.5 * DELAY_S, parts
-    assert sum(parts.values()) == pytest.approx(case["decomposition"]["step_s"]["value"], rel=0.2)
+    assert sum(parts.values()) == pytest.approx(found["step_s"]["value"], rel=0.2)
