@@ -2,18 +2,16 @@
 
 import json
 import math
-import resource
 import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from data.order import SampleOrder
-from telemetry.clock import clock
 from telemetry.progress import Progress
 from telemetry.run_log import RunLog, discard_after, write_json, write_status
 from training import checkpoint, stopping
@@ -28,6 +26,7 @@ from training.replay import replay
 from training.run import Run
 from training.schedule import learning_rates
 from training.state import State
+from training.window import Window
 
 
 @dataclass
@@ -52,35 +51,6 @@ class Strategy:
     state: Callable[[int], State]
     restore: Callable[[State], None]
     settings: dict[str, Any]
-
-
-@dataclass
-class Window:
-    """The steps between two synchronisations with the device. `norms` hold device scalars until `close`."""
-
-    norms: list[Any] = field(default_factory=list)
-    targets: int = 0
-    replaced: int = 0
-    data_time_s: float = 0.0
-    opened_s: float = field(default_factory=time.perf_counter)
-    wall_s: float = 0.0
-    closed: dict[str, Any] = field(default_factory=dict)
-    loss: float = 0.0
-
-    def take(self, batches: Batches, data_time_s: float) -> None:
-        """Count one step's batches, and the time they were waited for."""
-        self.data_time_s += data_time_s
-        self.targets += int(batches[0]["target_count"])
-        self.replaced += sum(int(batch["replaced"]) for batch in batches)
-
-    def close(self, loss: float) -> None:
-        """Read what is still on the device and stop the clock."""
-        self.norms = [float(norm) for norm in self.norms]
-        self.loss, self.wall_s = loss, time.perf_counter() - self.opened_s
-        # What the samples of this host are joined by (telemetry.join).
-        self.closed = {"t_monotonic_s": time.monotonic(), "t_unix_s": time.time(), **clock()}
-        # Of this process, in host memory: what a GPU holds is in its telemetry.
-        self.closed["peak_memory_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 class Training:
@@ -175,7 +145,7 @@ class Training:
         every = self.run.recipe.run.checkpoint_every
         return self.run.exchanges and (step == self.last_step or bool(every and step % every == 0))
 
-    def report(self, window: "Window") -> None:
+    def report(self, window: Window) -> None:
         """Log the window that ends with this step, its timing on every rank. Raises TrainingFailed."""
         recipe = self.run.recipe
         steps = len(window.norms)

@@ -148,9 +148,7 @@ def test_the_command_starts_unblocked_and_keeps_what_nohup_ignores(
 
     done = run(tmp_path / "out", environment, "--", "cat", "/proc/self/status", preexec_fn=as_nohup)
     fields = dict(line.split(":\t", 1) for line in done.stdout.splitlines())
-    of_posix = (
-        1 << 31
-    ) - 1  # the C library keeps 32 and 33 to itself, and a parent may have left those ignored
+    of_posix = (1 << 31) - 1  # the C library's own, 32 and 33, may have been ignored before
     masks = tuple(int(fields[name], 16) & of_posix for name in ("SigBlk", "SigIgn", "SigCgt"))
     assert masks == (0, 1 << signal.SIGHUP - 1, 0)
 
