@@ -1,11 +1,14 @@
 """Token shards: .bin files of uint16 token ids, as nanoGPT and llm.c write them, read through the page cache.
 
+They are read, not mapped: of a mapped file that is cut short, or lies on a disk that fails, a process dies by SIGBUS.
+
 nanoGPT's train.bin and val.bin are bare ids. llm.c's shards (fineweb_train_000001.bin, …) begin with a header
 of 256 int32: magic number, version, number of tokens.
 """
 
 import hashlib
 import os
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,6 @@ from typing import Any
 import numpy as np
 
 from data.errors import DataError
-from data.windows import cut_windows
 
 _MAGIC = 20240520  # llm.c, dataloader.h
 _HEADER_BYTES = 256 * 4
@@ -31,13 +33,12 @@ class TokenShards:
     def __init__(self, path: str, split: str, layout: str, context: int, vocabulary: int):
         if layout != "stream":
             raise DataError(f"data.layout: found {layout!r}, but data.source = 'tokens' has only stream")
-        self._paths = _shard_paths(Path(path), split)
         self._context = context
         self._vocabulary = vocabulary
-        shards = self._shards
-        for shard_path, shard in zip(self._paths, shards, strict=True):
-            self._check_ids(shard[:_SAMPLE_TOKENS], shard_path)
-        self._first_ids = np.cumsum([0] + [max(0, (len(shard) - 1) // context) for shard in shards])
+        self._shards = [_open_shard(each) for each in _shard_paths(Path(path), split)]
+        for shard in self._shards:
+            self._check_ids(shard.read(np.zeros(1, np.int64), min(_SAMPLE_TOKENS, shard.length)), shard.path)
+        self._first_ids = np.cumsum([0] + [max(0, (shard.length - 1) // context) for shard in self._shards])
         self.num_samples = int(self._first_ids[-1])
         if not self.num_samples:
             raise DataError(
@@ -45,21 +46,13 @@ class TokenShards:
             )
 
     @cached_property
-    def _shards(self) -> list[np.ndarray]:
-        return [_map_shard(path) for path in self._paths]
-
-    def __getstate__(self) -> dict[str, Any]:
-        """Loader processes map the files themselves: a pickled map would carry all of their contents."""
-        return {key: value for key, value in self.__dict__.items() if key != "_shards"}
-
-    @cached_property
     def fingerprint(self) -> str:
         """Of each shard its length and sixteen blocks, which is all of it below a million tokens."""
         digest = hashlib.sha256()
         for shard in self._shards:
-            digest.update(len(shard).to_bytes(8, "little"))
-            for block in np.array_split(shard, 16):
-                digest.update(block[:_SAMPLE_TOKENS].tobytes())
+            digest.update(shard.length.to_bytes(8, "little"))
+            for start, length in _parts(shard.length, 16):
+                digest.update(shard.read(np.array([start]), min(length, _SAMPLE_TOKENS)).tobytes())
         return digest.hexdigest()
 
     def batch(self, ids: np.ndarray, epochs: np.ndarray) -> dict[str, Any]:
@@ -68,10 +61,10 @@ class TokenShards:
         shard_of = np.searchsorted(self._first_ids, ids, side="right") - 1
         for index in np.unique(shard_of):
             rows = shard_of == index
-            local_ids = ids[rows] - self._first_ids[index]
-            inputs[rows], targets[rows] = cut_windows(self._shards[index], local_ids, self._context)
-            self._check_ids(inputs[rows], self._paths[index])
-            self._check_ids(targets[rows], self._paths[index])
+            shard, local_ids = self._shards[index], ids[rows] - self._first_ids[index]
+            windows = shard.read(local_ids * self._context, self._context + 1)
+            self._check_ids(windows, shard.path)
+            inputs[rows], targets[rows] = windows[:, :-1], windows[:, 1:]
         return {"inputs": inputs, "targets": targets, "replaced": 0}
 
     def target_count(self, ids: np.ndarray) -> int:
@@ -96,8 +89,31 @@ def _shard_paths(folder: Path, split: str) -> list[Path]:
     return paths
 
 
-def _map_shard(path: Path) -> np.ndarray:
-    """The tokens of one shard, uint16 [number of tokens], mapped and not read."""
+@dataclass(frozen=True)
+class _Shard:
+    """One file: `length` tokens after `skipped` bytes."""
+
+    path: Path
+    skipped: int
+    length: int
+
+    def read(self, starts: np.ndarray, count: int) -> np.ndarray:
+        """uint16 [n, count]: from each of `starts` (int64 [n], in tokens) on. Raises DataError."""
+        found = np.empty((len(starts), count), "<u2")
+        try:
+            with open(self.path, "rb", buffering=0) as file:
+                for row, start in zip(found, starts.tolist(), strict=True):
+                    if os.preadv(file.fileno(), [row.data], self.skipped + 2 * start) != row.nbytes:
+                        raise DataError(
+                            f"{self.path}: ends before token {start + count}, but had {self.length} when the run "
+                            "started; restore the shard"
+                        )
+        except OSError as error:
+            raise DataError(f"{self.path}: {error.strerror}; check data.path") from error
+        return found
+
+
+def _open_shard(path: Path) -> _Shard:
     try:
         size = path.stat().st_size
         header = np.fromfile(path, "<i4", count=3)
@@ -111,6 +127,12 @@ def _map_shard(path: Path) -> np.ndarray:
                 )
         if size % 2 or size <= skipped:
             raise DataError(f"{path}: found {size} bytes, expected uint16 token ids; prepare the shard again")
-        return np.memmap(path, "<u2", "r", offset=skipped)
+        return _Shard(path, skipped, (size - skipped) // 2)
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}; check data.path") from error
+
+
+def _parts(length: int, count: int) -> list[tuple[int, int]]:
+    """Start and length of `count` parts, the first ones longer by one where it does not divide."""
+    each, over = divmod(length, count)
+    return [(i * each + min(i, over), each + (i < over)) for i in range(count)]

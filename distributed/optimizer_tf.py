@@ -6,6 +6,7 @@ import tensorflow as tf
 
 from models.layout_tf import named_variables, to_canonical, to_framework
 from models.specs import ModelSpec, buffer_table, parameter_table
+from training.copying import in_threads
 from training.problems import UsageError
 from training.run import Run
 from training.state import MOMENTS, Arrays
@@ -93,9 +94,15 @@ class Optimizer:
             )
         return tf.constant(True)
 
-    def export_moments(self) -> dict[str, Arrays]:
-        """The moments by torch.optim's names ("momentum", or "exp_avg" and "exp_avg_sq")."""
-        return {moment: read_canonical(variables, self.spec) for moment, variables in self.moments.items()}
+    def export_moments(self, into: dict[str, Arrays]) -> dict[str, Arrays]:
+        """Copies of the moments by torch.optim's names ("momentum", or "exp_avg" and "exp_avg_sq").
+
+        into: what an earlier call returned, to be used again, or nothing.
+        """
+        return {
+            moment: read_canonical(variables, self.spec, into.get(moment, {}))
+            for moment, variables in self.moments.items()
+        }
 
     def restore_moments(self, moments: dict[str, Arrays], step: int) -> None:
         """The reverse; `step` counts for AdamW's bias correction."""
@@ -104,10 +111,21 @@ class Optimizer:
         _assign(self.iterations, np.asarray(step))
 
 
-def read_canonical(variables: dict[str, tf.Variable], spec: ModelSpec) -> Arrays:
-    """The first local replica's values, in PyTorch's layout."""
+def read_canonical(variables: dict[str, tf.Variable], spec: ModelSpec, into: Arrays) -> Arrays:
+    """Copies of the first local replica's values: views in PyTorch's layout of memory that is in Keras's.
+
+    into: arrays of an earlier call, to be used again, or none.
+    """
     kinds = _kinds(spec)
-    return {name: to_canonical(_replicas(v)[0].numpy(), kinds[name]) for name, v in variables.items()}
+    values = {name: _replicas(variable)[0].read_value() for name, variable in variables.items()}
+    copies = {
+        name: to_framework(into[name], kinds[name])
+        if into
+        else np.empty(value.shape, value.dtype.as_numpy_dtype)
+        for name, value in values.items()
+    }
+    in_threads(lambda name: np.copyto(copies[name], np.asarray(values[name])), copies)
+    return {name: to_canonical(copy, kinds[name]) for name, copy in copies.items()}
 
 
 def write_canonical(variables: dict[str, tf.Variable], arrays: Arrays, spec: ModelSpec) -> None:

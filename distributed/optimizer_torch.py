@@ -1,5 +1,7 @@
 """PyTorch's fused optimizer kernels under our clipping formula. Its twin is optimizer_tf.py."""
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
@@ -7,6 +9,7 @@ from torch.optim.adamw import adamw
 from torch.optim.sgd import sgd
 
 from models.layout_torch import named_parameters
+from training.copying import in_threads
 from training.run import Run
 from training.state import MOMENTS, Arrays
 
@@ -96,11 +99,13 @@ class Optimizer:
             maximize=False,
         )
 
-    def export_moments(self) -> dict[str, Arrays]:
-        """The moments by torch.optim's names ("momentum", or "exp_avg" and "exp_avg_sq")."""
+    def export_moments(self, into: dict[str, Arrays]) -> dict[str, Arrays]:
+        """Copies of the moments by torch.optim's names ("momentum", or "exp_avg" and "exp_avg_sq").
+
+        into: what an earlier call returned, to be used again, or nothing.
+        """
         return {
-            moment: {name: tensor.numpy(force=True).copy(order="C") for name, tensor in tensors.items()}
-            for moment, tensors in self.moments.items()
+            moment: host_copies(tensors, into.get(moment, {})) for moment, tensors in self.moments.items()
         }
 
     def restore_moments(self, moments: dict[str, Arrays], step: int) -> None:
@@ -118,3 +123,13 @@ class Optimizer:
         for g in gradients:
             noise = torch.rand(g.shape, dtype=g.dtype, device=g.device, generator=self.noise)
             g += PERTURBATION * largest * (2 * noise - 1)
+
+
+def host_copies(tensors: Mapping[str, Tensor], into: Arrays) -> Arrays:
+    """Copies in host memory, in the order of memory that each tensor has (channels-last stays so).
+
+    into: arrays of an earlier call, to be used again, or none.
+    """
+    copies = into or {name: torch.empty_like(t, device="cpu").numpy() for name, t in tensors.items()}
+    in_threads(lambda name: torch.from_numpy(copies[name]).copy_(tensors[name].detach()), copies)
+    return copies

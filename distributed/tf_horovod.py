@@ -27,7 +27,7 @@ def main() -> int:
     horovod_setup.check_build("tensorflow")
     horovod_setup.prepare_horovod(options, run.world)
     prepare_tensorflow()
-    stopping.listen()
+    stopping.listen(run)
     import horovod.tensorflow as hvd
     import tensorflow as tf
 
@@ -97,9 +97,9 @@ def main() -> int:
             for buffer, average in zip(buffers, averages, strict=True):
                 buffer.assign(average)
 
-    def state(step_number: int) -> State:
+    def state(step_number: int, into: State) -> State | None:
         average_statistics()
-        return toolbox.export_state(model, optimizer, step_number)
+        return toolbox.export_state(model, optimizer, run, step_number, into)
 
     def restore(state: State) -> None:
         toolbox.restore_state(model, optimizer, state)

@@ -25,7 +25,7 @@ def main() -> int:
     options = parse(Options, "python -m distributed.tf_mirrored")
     run = open_run(options, STRATEGY, topology.of_mirrored(options.workers))
     prepare_tensorflow()
-    stopping.listen()
+    stopping.listen(run)
     import os
 
     import numpy as np
@@ -100,9 +100,9 @@ def main() -> int:
         if named_buffers(model):
             strategy.run(replica_average)
 
-    def state(step_number: int) -> State:
+    def state(step_number: int, into: State) -> State | None:
         average_statistics()
-        return toolbox.export_state(model, optimizer, step_number)
+        return toolbox.export_state(model, optimizer, run, step_number, into)
 
     def restore(state: State) -> None:
         toolbox.restore_state(model, optimizer, state)

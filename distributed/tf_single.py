@@ -21,7 +21,7 @@ def main() -> int:
     options = parse(Options, "python -m distributed.tf_single")
     run = open_run(options, STRATEGY, topology.alone(STRATEGY))
     prepare_tensorflow()
-    stopping.listen()
+    stopping.listen(run)
     import tensorflow as tf
 
     from distributed import toolbox_tf as toolbox
@@ -56,8 +56,8 @@ def main() -> int:
         return tuple(sums.numpy().tolist())
 
     # 6. Save and restore --------------------------------------------------------------------------
-    def state(step_number: int) -> State:
-        return toolbox.export_state(model, optimizer, step_number)
+    def state(step_number: int, into: State) -> State | None:
+        return toolbox.export_state(model, optimizer, run, step_number, into)
 
     def restore(state: State) -> None:
         toolbox.restore_state(model, optimizer, state)

@@ -5,7 +5,7 @@ torchrun --nproc-per-node=8 -m distributed.torch_ddp --recipe digits-resnet18 --
 
 from distributed import topology
 from distributed.network import prepare_network
-from training import stopping
+from training import restart, stopping
 from training.loop import Strategy, train
 from training.options import Options, parse
 from training.problems import EXIT_FAILED
@@ -22,7 +22,7 @@ def main() -> int:
     die_with_parent()
     options = parse(Options, "torchrun … -m distributed.torch_ddp")
     run = open_run(options, STRATEGY, topology.of_torch(STRATEGY))
-    stopping.listen()
+    stopping.listen(run)
     import atexit
     from contextlib import nullcontext, suppress
 
@@ -37,7 +37,12 @@ def main() -> int:
     # 2. Join the group ----------------------------------------------------------------------------
     device = toolbox.choose_device(run)
     prepare_network(run.world)
-    dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo")
+    backends = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    # A torchrun that restarts us keeps its store, in which a rank would find addresses of those that were before.
+    store, rank, size = next(dist.rendezvous("env://"))
+    dist.init_process_group(
+        backends, store=dist.PrefixStore(f"restart {restart.number()}", store), rank=rank, world_size=size
+    )
 
     # Numbers travel in host memory, over Gloo: what a GPU has yet to do is not waited for.
     def gather(numbers):
@@ -87,9 +92,9 @@ def main() -> int:
             dist.all_reduce(buffer)
             buffer /= run.workers
 
-    def state(step_number: int) -> State:
+    def state(step_number: int, into: State) -> State | None:
         average_statistics()
-        return toolbox.export_state(model, optimizer, step_number)
+        return toolbox.export_state(model, optimizer, run, step_number, into)
 
     def restore(state: State) -> None:
         toolbox.restore_state(model, optimizer, state)

@@ -25,7 +25,7 @@ def main() -> int:
     run = open_run(options, STRATEGY, topology.of_horovod(STRATEGY))
     horovod_setup.check_build("torch")
     horovod_setup.prepare_horovod(options, run.world)
-    stopping.listen()
+    stopping.listen(run)
     from functools import partial
 
     import horovod.torch as hvd
@@ -102,9 +102,9 @@ def main() -> int:
         if buffers := list(named_buffers(model).values()):
             hvd.grouped_allreduce_(buffers, name="statistics", op=hvd.Average)
 
-    def state(step_number: int) -> State:
+    def state(step_number: int, into: State) -> State | None:
         average_statistics()
-        return toolbox.export_state(model, optimizer, step_number)
+        return toolbox.export_state(model, optimizer, run, step_number, into)
 
     @torch.no_grad()
     def restore(state: State) -> None:

@@ -19,7 +19,7 @@ def main() -> int:
     # Frameworks are imported below: a mistyped key costs milliseconds, and loader processes stay small.
     options = parse(Options, "python -m distributed.torch_single")
     run = open_run(options, STRATEGY, topology.alone(STRATEGY))
-    stopping.listen()
+    stopping.listen(run)
     import torch
 
     from distributed import toolbox_torch as toolbox
@@ -51,8 +51,8 @@ def main() -> int:
         return tuple(toolbox.evaluation_sums(model, feed, device).tolist())
 
     # 6. Save and restore --------------------------------------------------------------------------
-    def state(step_number: int) -> State:
-        return toolbox.export_state(model, optimizer, step_number)
+    def state(step_number: int, into: State) -> State | None:
+        return toolbox.export_state(model, optimizer, run, step_number, into)
 
     def restore(state: State) -> None:
         toolbox.restore_state(model, optimizer, state)

@@ -15,11 +15,14 @@ from typing import BinaryIO
 
 import psutil  # type: ignore[import-untyped] # its stubs are a package of their own
 
+from training.hanging import NO_PROGRESS
+from training.options import warn
 from training.problems import EXIT_DONE, EXIT_FAILED, EXIT_STOPPED_EARLY, EXIT_USAGE
 from training.process import PR_SET_PDEATHSIG
+from training.stopping import AGAIN_S
 from training.stopping import SIGNALS as WARNINGS
 
-FORWARDED = (*WARNINGS, signal.SIGINT, signal.SIGHUP)
+FORWARDED = (*WARNINGS, signal.SIGHUP)
 PASSES_ON = ("mpirun", "srun")
 """Launchers that may have started ranks on other nodes, and pass SIGUSR2 on to them."""
 TAIL_BYTES = 64 * 1024
@@ -36,6 +39,15 @@ SIGNALS = (
     r"RANK (\d+) PID .*\n.*KILLED BY SIGNAL: (\d+)",  # MPICH's kind
 )
 """How launchers tell of a rank that ended: its number and its exit code, or its signal."""
+TOLD = re.compile(r"trimaran: (rank \d+ failed .*)")
+"""What a rank says itself (training.process.report_failure)."""
+PERHAPS = {
+    signal.SIGKILL: "perhaps by the kernel, out of memory: see dmesg",
+    signal.SIGBUS: "perhaps a file that it has mapped was cut short, or /dev/shm is full: see df",
+}
+"""What is often behind a signal that says nothing itself."""
+HEARD: list[int] = []
+"""The signals that this launcher got since it started its child."""
 STARTED_UNIX_S = time.time()
 """When this launcher began: an older note is of an earlier start of a run that was resumed."""
 
@@ -44,7 +56,9 @@ def run_child(command: list[str], environment: dict[str, str], cwd: Path | None 
     """Run to the end, passing signals on; returns the exit code and the end of what it wrote to standard error.
 
     On a terminal the child writes there itself (a progress bar needs that), and the text returned is empty.
+    Raises SystemExit, with 128 + its number, after a second signal: it ends the child and its ranks at once.
     """
+    HEARD.clear()
     on_terminal = sys.stderr.isatty()
     passes_on = Path(command[0]).name in PASSES_ON
     child = subprocess.Popen(
@@ -55,16 +69,15 @@ def run_child(command: list[str], environment: dict[str, str], cwd: Path | None 
         preexec_fn=_die_with_parent if passes_on else _end_only_when_asked,
         stderr=None if on_terminal else subprocess.PIPE,
     )
-    previous = {
-        number: signal.signal(number, lambda received, _: _pass_on(child, received, passes_on))
-        for number in FORWARDED
-    }
+    signals = Signals(child, passes_on)
+    previous = {number: signal.signal(number, signals.hear) for number in FORWARDED}
     tail = bytearray()
     copier = threading.Thread(target=_copy, args=(child.stderr, tail), daemon=True)
     try:
         if child.stderr is not None:
             copier.start()
         code = child.wait()
+        signals.finish()
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
@@ -73,7 +86,52 @@ def run_child(command: list[str], environment: dict[str, str], cwd: Path | None 
             copier.join(timeout=5)
             if not copier.is_alive():
                 child.stderr.close()
+    if signals.again and code not in (EXIT_DONE, EXIT_STOPPED_EARLY):  # else it came too late
+        warn(f"{signal.Signals(signals.again).name} again: ended at once; go on with --resume")
+        raise SystemExit(128 + signals.again)
     return code, tail.decode(errors="replace")
+
+
+class Signals:
+    """What reaches this process while a child runs: the first one is passed on as a warning, a second ends all.
+
+    What comes within AGAIN_S of the first is the same warning, as in training/stopping.py. again: the second, or 0.
+    """
+
+    def __init__(self, child: subprocess.Popen, passes_on: bool) -> None:
+        self.again = 0
+        self._child, self._passes_on = child, passes_on
+        self._warned_s: float | None = None
+        self._ender = threading.Thread(target=self._end_all, daemon=True)
+
+    def hear(self, number: int, _: object) -> None:
+        """The handler."""
+        if number in WARNINGS:
+            now_s = time.monotonic()
+            self._warned_s = now_s if self._warned_s is None else self._warned_s
+            if now_s - self._warned_s > AGAIN_S:
+                if not self.again:
+                    self.again = number
+                    self._ender.start()
+                return
+        _pass_on(self._child, number, self._passes_on)
+
+    def finish(self) -> None:
+        """The child has ended; so have its ranks when this returns, after a second signal."""
+        if self.again:
+            self._ender.join()
+
+    def _end_all(self) -> None:
+        ranks = ranks_of(self._child.pid)
+        for _ in range(2):  # to a rank that heard of the first a moment after us it would be the same one yet
+            _pass_on(self._child, self.again, self._passes_on)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._child.wait(AGAIN_S)
+                break
+        for rank in ranks:  # one that is stopped hears nothing, and its launcher would give it long
+            with contextlib.suppress(psutil.Error):
+                rank.kill()
+        _end_group(self._child)
 
 
 def run_quietly(
@@ -110,14 +168,23 @@ def explain(code: int, errors: str, run_dir: Path) -> str:
 
     When one is killed the others fail as well, a moment later, in the collective that it has left.
     """
+    written = {path: path.stat().st_mtime for path in run_dir.glob("failure-*.txt")}
+    description = run_dir / "run.json"  # each start writes it, torchrun's restarts too
+    since_s = max(STARTED_UNIX_S, description.stat().st_mtime if description.exists() else 0.0)
+    notes = sorted((path for path in written if written[path] >= since_s), key=written.__getitem__)
+    noted = [
+        (line, path) for path in notes if (line := path.read_text().partition("\n")[0])
+    ]  # empty: a full disk
+    if noted and NO_PROGRESS in noted[0][0]:
+        return noted[0][0]  # who noticed a hang has killed those that were stopped
     endings = rank_endings(errors)
     for rank, ending in endings:
         if ending < 0 and -ending not in CONSEQUENCES:
             return f"rank {rank} ended with {_ending(ending)}"
-    written = {path: path.stat().st_mtime for path in run_dir.glob("failure-*.txt")}
-    notes = sorted((path for path in written if written[path] >= STARTED_UNIX_S), key=written.__getitem__)
-    if notes:
-        return f"{notes[0].read_text().splitlines()[0]} (traceback in {notes[0]})"
+    if noted:
+        return f"{noted[0][0]} (traceback in {noted[0][1]})"
+    if told := TOLD.search(errors):  # and could not be written
+        return told[1]
     if endings:
         rank, ending = endings[-1]  # torchrun's root cause comes last
         return f"rank {rank} ended with {_ending(ending)}"
@@ -135,7 +202,10 @@ def rank_endings(errors: str) -> list[tuple[str, int]]:
 
 
 def _ending(code: int) -> str:
-    return f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
+    if code >= 0:
+        return f"exit code {code}"
+    number = signal.Signals(-code)
+    return f"signal {number.name}" + (f" ({PERHAPS[number]})" if number in PERHAPS else "")
 
 
 def _copy(source: BinaryIO, tail: bytearray) -> None:
@@ -162,6 +232,7 @@ def _pass_on(child: subprocess.Popen, number: int, passes_on: bool) -> None:
 
     After a SIGTERM torchrun would kill them in 30 s, horovodrun in 5, mpirun in 1, and srun at once.
     """
+    HEARD.append(number)
     if number not in WARNINGS:
         child.send_signal(number)
     elif ranks := ranks_of(child.pid):

@@ -11,6 +11,7 @@ from distributed.devices import visible_gpus
 from launchers.environment import python_of
 from launchers.nodes import ONE_NODE, Nodes
 from launchers.prefixes import launch_prefix
+from training.hanging import longest_s
 from training.options import HorovodOptions, Options
 from training.problems import UsageError
 
@@ -82,11 +83,15 @@ def training_command(
     launcher: str | None = None,
     nodes: Nodes = ONE_NODE,
     python: tuple[str, ...] | None = None,
+    max_restarts: int = 0,
 ) -> list[str]:
     """The full argument list that trains with `workers` workers on these nodes (or starts this node's share)."""
     script = ["-m", f"distributed.{strategy.replace('-', '_')}"]
     chosen = choose_launcher(strategy, launcher, nodes)
-    prefix = launch_prefix(chosen, workers, strategy, python or python_of(strategy), nodes)
+    prefix = launch_prefix(chosen, workers, strategy, python or python_of(strategy), nodes, max_restarts)
+    if chosen == "torchrun" and nodes.count > 1 and options.hang_timeout_s:
+        # torchrun itself waits for the other nodes, before any rank is there to do so.
+        prefix.append(f"--rdzv-conf=timeout={longest_s(options.hang_timeout_s):.0f}")
     return [*prefix, *script, *option_arguments(options), "--workers", str(workers)]
 
 
@@ -104,6 +109,7 @@ def option_arguments(options: Options) -> list[str]:
             "--telemetry-interval-s",
             None if options.telemetry_interval_s == 1.0 else options.telemetry_interval_s,
         ),
+        ("--hang-timeout-s", None if options.hang_timeout_s == 600.0 else options.hang_timeout_s),
     ):
         if value is not None:
             arguments += [flag, str(value)]

@@ -14,19 +14,26 @@ from launchers.environment import training_environment
 from launchers.nodes import ONE_NODE, Nodes
 from training.problems import UsageError
 from training.process import LAUNCHED_BY
+from training.restart import RESTART
 
 NUMA_NODES = Path("/sys/devices/system/node")
-SETTINGS = ("HOROVOD_", "NCCL_", "GLOO_", "UCX_")
-"""How the variables begin by which a user tunes what Horovod uses; mpirun leaves them behind on this node."""
+SETTINGS = ("HOROVOD_", "NCCL_", "GLOO_", "UCX_", RESTART)
+"""How the variables begin by which a user tunes what Horovod uses; mpirun leaves them behind on this node. And the one
+by which launchers.train says that it starts again."""
 
 
 def launch_prefix(
-    launcher: str, workers: int, strategy: str, python: tuple[str, ...], nodes: Nodes = ONE_NODE
+    launcher: str,
+    workers: int,
+    strategy: str,
+    python: tuple[str, ...],
+    nodes: Nodes = ONE_NODE,
+    max_restarts: int = 0,
 ) -> list[str]:
     """The words up to the interpreter, with it: what follows is `-m MODULE` and its arguments."""
     match launcher:
         case "torchrun":
-            return [*python, "-m", "torch.distributed.run", *torchrun_flags(workers, nodes)]
+            return [*python, "-m", "torch.distributed.run", *torchrun_flags(workers, nodes, max_restarts)]
         case "mpirun":
             return ["mpirun", "-np", str(workers), *mpirun_flags(strategy, workers, nodes), *python]
         case "horovodrun":
@@ -38,7 +45,7 @@ def launch_prefix(
             return list(python)
 
 
-def torchrun_flags(workers: int, nodes: Nodes) -> list[str]:
+def torchrun_flags(workers: int, nodes: Nodes, max_restarts: int = 0) -> list[str]:
     """One process a worker. On one node they meet on loopback; --standalone would listen on every interface."""
     flags = [f"--nproc-per-node={workers // nodes.count}", f"--nnodes={nodes.count}"]
     if nodes.count > 1:
@@ -47,6 +54,7 @@ def torchrun_flags(workers: int, nodes: Nodes) -> list[str]:
     else:
         flags.append("--master-addr=127.0.0.1")
         port = nodes.port or free_port()
+    flags += [f"--max-restarts={max_restarts}"] if max_restarts else []
     return [*flags, f"--master-port={port}", *numa_binding()]
 
 

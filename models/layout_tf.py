@@ -47,10 +47,13 @@ def to_framework(array: np.ndarray, kind: str) -> np.ndarray:
 
 
 def to_canonical(array: np.ndarray, kind: str) -> np.ndarray:
-    """From Keras's layout to PyTorch's, the inverse of to_framework."""
+    """From Keras's layout to PyTorch's, the inverse of to_framework: a view, since moving takes long.
+
+    Training waits for the copy of its state; the thread that writes it brings the numbers in order.
+    """
     if kind == "conv":
-        return np.ascontiguousarray(array.transpose(3, 2, 0, 1))
-    return np.ascontiguousarray(array.T) if kind in _TRANSPOSED_KINDS else array
+        return array.transpose(3, 2, 0, 1)
+    return array.T if kind in _TRANSPOSED_KINDS else array
 
 
 def _variable(model: keras.Model, tensor: TensorSpec) -> tf.Variable:

@@ -22,6 +22,8 @@ RESNET_DEPTHS: dict[int, tuple[str, tuple[int, int, int, int]]] = {
     152: ("bottleneck", (3, 8, 36, 3)),
 }
 BOTTLENECK_EXPANSION = 4
+MOST = {"num_layers": 10_000, "image_size": 8_192, "context": 2**24}
+"""Of what is counted out tensor by tensor, or held in memory a sample; the frameworks count all else in 31 bits."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,8 @@ def _require_positive(**sizes: int) -> None:
     for key, size in sizes.items():
         if size < 1:
             raise ValueError(f"model.{key}: found {size!r}, expected a whole number of at least 1")
+        if size > (most := MOST.get(key, 2**31 - 1)):
+            raise ValueError(f"model.{key}: found {size!r}, expected a whole number of at most {most}")
 
 
 # Radford et al. 2019, table 2, under the corrected parameter counts.

@@ -10,8 +10,17 @@ from difflib import get_close_matches
 Built = typing.TypeVar("Built")
 
 
+LARGEST = 2**64 - 1
+"""Integers beyond 64 bits are no setting of anything, and no library that gets them takes them."""
+MOST_SHOWN = 100
+"""Characters of a value that a message repeats."""
+
+
 class RecipeError(ValueError):
-    """A recipe that cannot be trained; the message is one line for the person who wrote it."""
+    """A recipe that cannot be trained; the message is one printable line for the person who wrote it."""
+
+    def __init__(self, line: str) -> None:
+        super().__init__("".join(each if each.isprintable() else repr(each)[1:-1] for each in line))
 
 
 def build(cls: type[Built], table: object, prefix: str) -> Built:
@@ -20,7 +29,7 @@ def build(cls: type[Built], table: object, prefix: str) -> Built:
     Raises RecipeError for an unknown key, a missing key, a wrong type or a value the class refuses.
     """
     if not isinstance(table, dict):
-        raise RecipeError(f"{prefix}: found {table!r}, expected a table of keys")
+        raise RecipeError(f"{prefix}: found {shown(table)}, expected a table of keys")
     hints = typing.get_type_hints(cls)
     known = {item.name: item for item in fields(cls)}  # type: ignore[arg-type]  # a dataclass, which `type` cannot say
     for key in table:
@@ -44,6 +53,15 @@ def build(cls: type[Built], table: object, prefix: str) -> Built:
         raise RecipeError(str(error)) from error
 
 
+def shown(value: object) -> str:
+    """A value as a message repeats it: no longer than a line, whatever somebody has put there."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # an integer or a nesting that Python refuses to write out
+        return "an immense integer" if isinstance(value, int) else f"an immense {type(value).__name__}"
+    return text if len(text) <= MOST_SHOWN else f"{text[:MOST_SHOWN]}…"
+
+
 def parse_override(text: str) -> tuple[list[str], object]:
     """Split `key.path=value` into its keys and its value, read as TOML (a bare word is a string)."""
     key, separator, value = text.partition("=")
@@ -59,7 +77,10 @@ def parse_override(text: str) -> tuple[list[str], object]:
 
 
 def _join(prefix: str, key: str) -> str:
-    key = key if key.isprintable() else repr(key)  # TOML allows any character in a key
+    key = (
+        key if key.isprintable() else repr(key)
+    )  # TOML allows any character in a key, and any number of them
+    key = key if len(key) <= MOST_SHOWN else f"{key[:MOST_SHOWN]}…"
     return f"{prefix}.{key}" if prefix else key
 
 
@@ -77,9 +98,13 @@ def _convert(value: object, hint: typing.Any, key: str) -> typing.Any:
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
         if abs(value) <= sys.float_info.max:  # false of nan, and of an integer that no float can hold
             return float(value)
-    elif hint in (int, str, bool) and type(value) is hint:
+    elif hint is int and type(value) is int:
+        if abs(value) <= LARGEST:
+            return value
+    elif hint in (str, bool) and type(value) is hint:
         return value
-    raise RecipeError(f"{key}: found {value!r}, expected {_describe(hint)}")
+    too_large = " of at most 64 bits" if hint is int and type(value) is int else ""
+    raise RecipeError(f"{key}: found {shown(value)}, expected {_describe(hint)}{too_large}")
 
 
 def _is_model(value: object) -> bool:

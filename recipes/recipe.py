@@ -11,13 +11,11 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from models.specs import GptSpec, ResNetSpec
-from recipes.checking import RecipeError, build, parse_override
+from recipes.bounds import check
+from recipes.checking import RecipeError, build, parse_override, shown
 
-PRECISIONS = ("float64", "float32")
-"""What this version trains in; the names of the mixed precisions are reserved (see `Recipe.precision`)."""
-RESERVED_PRECISIONS = ("tf32", "bf16", "fp16")
-IMAGE_SOURCES = ("digits", "images")
-TOKEN_SOURCES = ("stdlib", "text", "tokens")
+MOST_BYTES = 2**16
+"""Of a recipe's file; ours have 1 KiB."""
 
 
 @dataclass(frozen=True)
@@ -119,12 +117,16 @@ def load_recipe(name_or_path: str, overrides: tuple[str, ...] = ()) -> Recipe:
 
     path = find_recipe(name_or_path)
     try:
-        content = tomllib.loads(path.read_text())
+        if (size := path.stat().st_size) > MOST_BYTES:
+            raise RecipeError(f"recipe {path}: found {size} bytes, expected a file of at most {MOST_BYTES}")
+        content = tomllib.loads(path.read_bytes().decode())
     except OSError as error:
         raise RecipeError(
             f"recipe {path}: cannot be read ({error.strerror}); check its permissions"
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except RecipeError:
+        raise
+    except (ValueError, RecursionError) as error:  # also an integer or a nesting that Python refuses to read
         raise RecipeError(f"recipe {path}: is not valid TOML ({error}); mend that line") from error
     for override in overrides:
         keys, value = parse_override(override)
@@ -141,11 +143,14 @@ def find_recipe(name_or_path: str) -> Path:
     """The TOML file of a name in recipes/ or of a path. Raises RecipeError where there is none."""
     here = Path(__file__).parent
     named = here / f"{name_or_path}.toml"
-    if "/" not in name_or_path and named.is_file():
-        return named
     path = Path(name_or_path)
-    if path.suffix == ".toml" and path.is_file():
-        return path
+    try:
+        if "/" not in name_or_path and named.is_file():
+            return named
+        if path.suffix == ".toml" and path.is_file():
+            return path
+    except (OSError, ValueError) as error:  # a name too long for any file, or of what no name may have
+        raise RecipeError(f"--recipe {shown(name_or_path)}: cannot be looked for ({error})") from error
     known = ", ".join(sorted(file.stem for file in here.glob("*.toml")))
     raise RecipeError(
         f"--recipe {name_or_path}: no such recipe; expected the path of a .toml file or one of: {known}"
@@ -159,7 +164,7 @@ def from_dict(content: dict) -> Recipe:
     if isinstance(model, dict):
         tables["model"] = _build_model(dict(model))
     recipe = build(Recipe, tables, "")
-    _check(recipe)
+    check(recipe)
     return recipe
 
 
@@ -167,7 +172,7 @@ def _build_model(table: dict) -> ResNetSpec | GptSpec:
     families = {"resnet": ResNetSpec, "gpt": GptSpec}
     family = table.pop("family", None)
     if not isinstance(family, str) or family not in families:
-        raise RecipeError(f"model.family: found {family!r}, expected one of: {', '.join(families)}")
+        raise RecipeError(f"model.family: found {shown(family)}, expected one of: {', '.join(families)}")
     return build(families[family], table, "model")
 
 
@@ -185,71 +190,3 @@ def differing_keys(first: Recipe, second: Recipe) -> list[str]:
         elif left != right:
             differing.append(item.name)
     return differing
-
-
-def _check(recipe: Recipe) -> None:
-    """Values that each have the right type but make no sense, alone or together."""
-
-    def expect(condition: bool, key: str, expected: str) -> None:
-        if not condition:
-            value: object = recipe
-            for part in key.split("."):
-                value = getattr(value, part)
-            raise RecipeError(f"{key}: found {value!r}, expected {expected}")
-
-    expect(0 <= recipe.seed < 2**64, "seed", "an integer of 0 or more, below 2**64")
-    expect(recipe.steps >= 1, "steps", "an integer of 1 or more")
-    if recipe.precision in RESERVED_PRECISIONS:
-        raise RecipeError(
-            f"precision: found {recipe.precision!r}, which this version does not train yet; "
-            f"expected one of: {', '.join(PRECISIONS)}"
-        )
-    expect(recipe.precision in PRECISIONS, "precision", f"one of: {', '.join(PRECISIONS)}")
-    is_gpt = recipe.model.family == "gpt"
-    sources = (*(TOKEN_SOURCES if is_gpt else IMAGE_SOURCES), "synthetic")
-    expect(
-        recipe.data.source in sources,
-        "data.source",
-        f"one of: {', '.join(sources)} (for {recipe.model.family})",
-    )
-    expect(recipe.data.global_batch >= 1, "data.global_batch", "an integer of 1 or more")
-    expect(recipe.data.layout in ("stream", "padded"), "data.layout", "one of: stream, padded")
-    if recipe.data.source in ("text", "tokens", "images"):
-        expect(
-            bool(recipe.data.path), "data.path", f"the path of the data, which {recipe.data.source!r} needs"
-        )
-
-    optimizer, schedule = recipe.optimizer, recipe.schedule
-    expect(optimizer.name in ("sgd", "adamw"), "optimizer.name", "one of: sgd, adamw")
-    expect(optimizer.learning_rate > 0, "optimizer.learning_rate", "a number above 0")
-    expect(0 <= optimizer.momentum < 1, "optimizer.momentum", "a number from 0 to below 1")
-    expect(all(0 <= beta < 1 for beta in optimizer.betas), "optimizer.betas", "two numbers from 0 to below 1")
-    expect(optimizer.eps > 0, "optimizer.eps", "a number above 0")
-    expect(optimizer.weight_decay >= 0, "optimizer.weight_decay", "a number of 0 or more")
-    expect(optimizer.clip_norm >= 0, "optimizer.clip_norm", "a number of 0 (no clipping) or more")
-    expect(0 <= optimizer.label_smoothing < 1, "optimizer.label_smoothing", "a number from 0 to below 1")
-    expect(
-        schedule.shape in ("constant", "cosine", "step"), "schedule.shape", "one of: constant, cosine, step"
-    )
-    expect(schedule.warmup_steps >= 0, "schedule.warmup_steps", "an integer of 0 or more")
-    expect(schedule.final_learning_rate >= 0, "schedule.final_learning_rate", "a number of 0 or more")
-    ascending = list(schedule.milestones) == sorted(set(schedule.milestones))
-    expect(
-        ascending and all(m > 0 for m in schedule.milestones),
-        "schedule.milestones",
-        "ascending steps above 0",
-    )
-    expect(0 < schedule.decay_factor <= 1, "schedule.decay_factor", "a number above 0 and at most 1")
-    expect(recipe.performance.loader_workers >= 0, "performance.loader_workers", "an integer of 0 or more")
-    expect(
-        recipe.performance.prefetch_batches >= 0, "performance.prefetch_batches", "an integer of 0 or more"
-    )
-    expect(recipe.performance.bucket_mib >= 1, "performance.bucket_mib", "an integer of 1 or more")
-    expect(recipe.run.log_every >= 1, "run.log_every", "an integer of 1 or more")
-    expect(
-        recipe.run.checkpoint_every >= 0, "run.checkpoint_every", "an integer of 0 (only at the end) or more"
-    )
-    expect(
-        recipe.run.eval_every >= -1, "run.eval_every", "a number of steps, 0 (only at the end) or -1 (never)"
-    )
-    expect(recipe.run.keep_checkpoints >= 1, "run.keep_checkpoints", "an integer of 1 or more")

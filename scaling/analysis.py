@@ -3,7 +3,6 @@
 The parts: records (a run), cases (repetitions and their base), efficiency, laws, decompose, differences, measurements.
 """
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from scaling.link_probes import read_links
 from scaling.measurements import measurements
 from scaling.records import SCALINGS, STATES, Record, read_record
 from scaling.statistics import CONFIDENCE, RESAMPLES, SEED
-from telemetry.run_log import write_json
+from telemetry.run_log import read_json, write_json
 from training.problems import UsageError
 
 FORMAT = 1
@@ -79,7 +78,7 @@ def analyse(study_dir: Path) -> dict[str, Any]:
 
 def _read_study(path: Path) -> dict[str, Any]:
     try:
-        study = json.loads(path.read_bytes())
+        study = read_json(path)
     except FileNotFoundError:
         raise UsageError(
             f"{path}: not found; expected a study's directory, as scaling.study writes it"

@@ -3,7 +3,6 @@
 Each run has its own file, so that jobs on different nodes may work on one study at the same time.
 """
 
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -11,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from scaling.grid import Planned
-from telemetry.run_log import write_json
+from telemetry.run_log import read_json, write_json
 from training.problems import UsageError
 
 FORMAT = 1
@@ -44,7 +43,7 @@ class Ledger:
         (self.folder / "runs").mkdir(parents=True, exist_ok=True)
         fixed = {key: value for key, value in settings.items() if key not in FREE}
         if path.exists():
-            before = json.loads(path.read_text())["fixed"]
+            before = _settings(path)["fixed"]
             for key in before.keys() | fixed.keys():
                 if before.get(key) != fixed.get(key):
                     raise UsageError(
@@ -56,7 +55,8 @@ class Ledger:
 
     def ending(self, run: Planned) -> dict[str, Any] | None:
         """How a run ended, None if it did not yet."""
-        return _read(self._path(run))
+        ended = _read(self._path(run)) or {}
+        return ended if ended.get("state") in ("completed", "failed") else None
 
     def record(self, run: Planned, order: int, why_failed: str, wall_s: float) -> None:
         """Write down how a run ended."""
@@ -70,11 +70,12 @@ class Ledger:
 
     def collect(self, planned: Sequence[Planned]) -> dict[str, Any]:
         """study.json from the files of the runs: those planned now, and others that were planned before."""
-        settings = json.loads((self.folder / "settings.json").read_text())
+        settings = _settings(self.folder / "settings.json")
         known = {run.id: _unplayed(run, self.directory(run), self.folder) for run in planned}
         for path in sorted((self.folder / "runs").glob("*.json")):
-            if ended := _read(path):
-                known[ended["id"]] = ended
+            ended = _read(path) or {}
+            if isinstance(name := ended.get("id"), str):
+                known[name] = ended
         study = {**settings, "runs": list(known.values())}
         write_json(self.folder / "study.json", study)
         return study
@@ -83,11 +84,23 @@ class Ledger:
         return self.folder / "runs" / f"{run.id}.json"
 
 
+def _settings(path: Path) -> dict[str, Any]:
+    """Raises UsageError where they cannot be read: nobody knows then what the study's runs were made with."""
+    content = _read(path)
+    if content is None or not isinstance(content.get("fixed"), dict):
+        raise UsageError(
+            f'{path}: found no settings of a study (JSON with "fixed"); restore it, or choose another --name'
+        )
+    return content
+
+
 def _read(path: Path) -> dict[str, Any] | None:
+    """The JSON object in a file; None where there is none."""
     try:
-        return json.loads(path.read_text())
+        content = read_json(path)
     except (OSError, ValueError):
         return None
+    return content if isinstance(content, dict) else None
 
 
 def _described(run: Planned, directory: Path, folder: Path) -> dict[str, Any]:

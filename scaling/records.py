@@ -1,18 +1,22 @@
 """One run of a study, read from its directory: what it was, how it ended, its step times on every rank."""
 
-import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
+from recipes.checking import shown
 from scaling.steady import Steady, steady_start
-from telemetry.run_log import read_rows
+from telemetry.run_log import read_json, read_rows
 
 STATES = ("completed", "failed", "planned")
 SCALINGS = ("weak", "strong", "base")
+TIMES = ("step_time_s", "data_time_s")
+LONGEST_S = 1e9
+"""Of a step; beyond it (30 years) sums of squares are no numbers any more."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +72,7 @@ class Record:
     def energy_per_sample_j(self) -> float | None:
         """Joules a sample, of all devices."""
         value = self.summary.get("energy_per_sample_j")
-        return float(value) if isinstance(value, int | float) else None
+        return float(value) if _is_finite(value) else None
 
     @property
     def steady_step_time_s(self) -> np.ndarray:
@@ -94,6 +98,22 @@ class Record:
     def tokens_per_s(self) -> float | None:
         """None for images."""
         return self.tokens_per_step / self.step_s if self.tokens_per_step and self.step_s else None
+
+
+def _is_finite(value: object) -> TypeGuard[float]:
+    """Whether it is a number that a float can hold; true and false are none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return abs(value) <= sys.float_info.max
+
+
+def _is_step(value: object) -> bool:
+    return type(value) is int and 1 <= value < 2**63
+
+
+def _is_time(value: object) -> bool:
+    """Seconds, that is; those below 0 are told as not steady."""
+    return _is_finite(value) and abs(value) < LONGEST_S
 
 
 class Unreadable(Exception):
@@ -124,7 +144,7 @@ def read_record(study_dir: Path, planned: Mapping[str, Any]) -> Record:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_bytes())
+        content = read_json(path)
     except FileNotFoundError:
         raise Unreadable(f"{path.name}: not found") from None
     except (OSError, ValueError) as error:
@@ -146,7 +166,9 @@ def _read_fingerprint(path: Path, planned: Mapping[str, Any]) -> dict[str, Any]:
     content = _read_json(path)
     try:
         batch, starts = content["recipe"]["data"]["global_batch"], content["segments"]
-        complete = batch >= 1 and isinstance(starts[-1], dict)
+        complete = (
+            _is_finite(batch) and batch >= 1 and isinstance(starts, list) and isinstance(starts[-1], dict)
+        )
     except (LookupError, TypeError):
         complete = False
     if not complete:
@@ -158,7 +180,7 @@ def _read_fingerprint(path: Path, planned: Mapping[str, Any]) -> dict[str, Any]:
     for key in ("strategy", "workers", "exchange"):
         if content.get(key, planned[key]) != planned[key]:
             raise Unreadable(
-                f"{path.name}: {key}: found {content[key]!r}, expected {planned[key]!r} as planned"
+                f"{path.name}: {key}: found {shown(content[key])}, expected {planned[key]!r} as planned"
             )
     return content
 
@@ -173,23 +195,28 @@ def _why_not_completed(path: Path, planned: Mapping[str, Any]) -> str | None:
     if planned["state"] != "completed":
         return reason
     if status.get("state") != "completed":
-        return f"{path.name}: found {status.get('state')!r} ({reason}), expected 'completed'"
+        return f"{path.name}: found {shown(status.get('state'))} ({reason}), expected 'completed'"
     return None
 
 
 def _one_line(reason: object) -> str:
-    return str(reason).partition("\n")[0]
+    """What others wrote down, as a line that can be shown."""
+    line = str(reason).strip().partition("\n")[0] if isinstance(reason, str | Exception) else shown(reason)
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in line) or "no reason given"
 
 
 def _read_metrics(path: Path) -> tuple[dict[int, float | None], float | None]:
     """The losses by step, and the tokens a step over the whole run."""
     rows = [row for row in _rows(path) if "loss" in row]
-    try:
-        losses = {int(row["step"]): row["loss"] for row in rows}
-        tokens = rows[-1].get("tokens") if rows else None
-        return losses, tokens / rows[-1]["step"] if tokens else None
-    except (KeyError, TypeError):
-        raise Unreadable(f"{path.name}: found a row without step or tokens, expected them in each") from None
+    for row in rows:
+        numbers = [number for number in (row["loss"], row.get("tokens")) if number is not None]
+        if not (_is_step(row.get("step")) and all(map(_is_finite, numbers))):
+            raise Unreadable(
+                f"{path.name}: found a row without step, or with a loss or tokens that are no number"
+            )
+    losses = {row["step"]: row["loss"] for row in rows}
+    tokens = rows[-1].get("tokens") if rows else None
+    return losses, tokens / rows[-1]["step"] if tokens else None
 
 
 def _read_timing(run_dir: Path, planned: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -197,21 +224,19 @@ def _read_timing(run_dir: Path, planned: Mapping[str, Any]) -> dict[str, np.ndar
     paths = {
         int(path.stem.removeprefix("timing-")): path
         for path in run_dir.glob("timing-*.jsonl")
-        if path.stem.removeprefix("timing-").isdigit()
+        if path.stem.removeprefix("timing-").isdecimal()
     }
     missing = [rank for rank in range(_processes(planned, len(paths))) if rank not in paths]
     if missing:
         raise Unreadable(f"timing-{missing[0]}.jsonl: not found, expected {planned['workers']} ranks' files")
     by_rank = []
     for _, path in sorted(paths.items()):
-        try:
-            windows = {
-                int(row["step"]): (float(row["step_time_s"]), float(row["data_time_s"]))
-                for row in _rows(path)
-            }
-        except (KeyError, TypeError, ValueError):
-            raise Unreadable(f"{path.name}: found a row without step, step_time_s or data_time_s") from None
-        by_rank.append(windows)
+        rows = _rows(path)
+        if not all(
+            _is_step(row.get("step")) and all(_is_time(row.get(name)) for name in TIMES) for row in rows
+        ):
+            raise Unreadable(f"{path.name}: found a row without step, step_time_s or data_time_s")
+        by_rank.append({row["step"]: tuple(float(row[name]) for name in TIMES) for row in rows})
     steps = sorted(set.intersection(*(set(windows) for windows in by_rank)))
     if not steps:
         raise Unreadable("timing-*.jsonl: found no step that all ranks logged, expected at least one")

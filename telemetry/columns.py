@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from telemetry.plain_rows import LARGEST, finite
+
 GPU_GAUGES = (
     "utilization_percent",
     "memory_utilization_percent",
@@ -149,11 +151,11 @@ def _kind(name: str) -> type:
 
 
 def _floats(values: list[Any]) -> np.ndarray:
-    """float64; NaN for everything that is no finite number."""
+    """float64; NaN for everything that is no number one can compute with."""
     if {type(value) for value in values} <= {int, float, type(None)}:
         with contextlib.suppress(OverflowError):
             numbers = np.array(values, float)
-            return np.where(np.isfinite(numbers), numbers, np.nan)
+            return np.where(np.abs(numbers) < LARGEST, numbers, np.nan)
     return np.array([_number(value) for value in values])
 
 
@@ -164,5 +166,6 @@ def _integers(values: list[Any]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _number(value: Any) -> float:
-    """As a float; NaN for everything that is no finite number."""
-    return float(value) if type(value) in (int, float) and abs(value) < 1e300 else math.nan
+    """As a float; NaN for everything that is no number one can compute with."""
+    found = finite(value)
+    return math.nan if found is None else float(found)

@@ -13,16 +13,20 @@ Only the standard library is imported here: what TensorBoard needs is imported w
 """
 
 import contextlib
+import errno
 import json
 import math
 import os
+import stat
+import threading
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, Any, BinaryIO, TextIO
 
 if TYPE_CHECKING:
     from telemetry.tensorboard import ScalarWriter
 
+DISCARDED = ".discarded.jsonl"
 STATES = ("running", "completed", "preempted", "failed")
 
 
@@ -93,24 +97,32 @@ def discard_after(run_dir: Path, step: int) -> int:
     """Move the rows of later steps aside for a run that resumes at `step`, so that each step stands once.
 
     Rows of metrics.jsonl and timing-*.jsonl with a greater step go to the end of metrics.discarded.jsonl
-    and timing-*.discarded.jsonl, and so does, as it is, a last line that was cut short. One process calls
-    this, before any process writes a row. Killed half-way it can be called again: a row may then stand
-    twice among the discarded ones, but none is lost. Returns the number of discarded lines.
+    and timing-*.discarded.jsonl, and so does, as it is, a line that is damaged or cut short or has no step. One
+    process calls this, before any process writes a row. Killed half-way it can be called again: a row may then
+    stand twice among the discarded ones, but none is lost. Returns the number of discarded lines.
+
+    Raises OSError, having changed nothing, where something else than a file has one of these names.
     """
     paths = [run_dir / "metrics.jsonl", *sorted(run_dir.glob("timing-*.jsonl"))]
-    return sum(
-        _discard_after(path, step) for path in paths if path.exists() and ".discarded" not in path.name
-    )
+    written = [path for path in paths if ".discarded" not in path.name]
+    for path in (*written, *(path.with_suffix(DISCARDED) for path in written)):
+        if os.path.lexists(path) and not path.is_file():  # a pipe would be waited for, a link led nowhere
+            raise FileExistsError(errno.EEXIST, "found something else than a file; move it away", str(path))
+    return sum(_discard_after(path, step) for path in written if path.exists())
 
 
 def _discard_after(path: Path, step: int) -> int:
     content = path.read_bytes()
     kept: list[bytes] = []
     discarded: list[bytes] = []
-    for line, row in _parse(content, path):
-        (kept if row is not None and row["step"] <= step else discarded).append(line + b"\n")
+    for line in content.removesuffix(b"\n").split(b"\n") if content else ():
+        row_step = (parse_row(line) or {}).get("step")
+        stays = type(row_step) is int and row_step <= step
+        (kept if stays else discarded).append(line + b"\n")
     if discarded:
-        with open(path.with_suffix(".discarded.jsonl"), "ab") as file:
+        with open(path.with_suffix(DISCARDED), "a+b") as file:
+            if _ends_within_a_line(file):  # one who did this before was killed in the middle
+                file.write(b"\n")
             file.writelines(discarded)
             file.flush()
             os.fsync(file.fileno())
@@ -119,12 +131,34 @@ def _discard_after(path: Path, step: int) -> int:
     return len(discarded)
 
 
+def _ends_within_a_line(file: BinaryIO) -> bool:
+    if not (size := file.seek(0, os.SEEK_END)):
+        return False
+    file.seek(size - 1)
+    return file.read(1) != b"\n"
+
+
 def read_rows(path: Path) -> list[dict[str, Any]]:
     """The rows of a .jsonl file. A last line that is still being written, or was cut short, is left out.
 
     Raises FileNotFoundError if there is no such file, ValueError if another line is not a JSON object.
     """
-    return [row for _, row in _parse(path.read_bytes(), path) if row is not None]
+    return [row for _, row in _parse(read_file(path), path) if row is not None]
+
+
+def read_file(path: Path) -> bytes:
+    """The content of a file. Raises OSError, also for what is none: a pipe would be waited for."""
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise OSError(errno.EINVAL, "found something else than a file", str(path))
+    return path.read_bytes()
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file. Raises OSError where none can be read, ValueError where it is no JSON."""
+    try:
+        return json.loads(read_file(path))
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
 
 
 def write_json(path: Path, value: object) -> None:
@@ -132,11 +166,27 @@ def write_json(path: Path, value: object) -> None:
     _write_atomically(path, json.dumps(_strict(value), indent=2, allow_nan=False).encode() + b"\n")
 
 
-def write_status(run_dir: Path, state: str, step: int, reason: str | None = None) -> None:
-    """Write status.json: the state (one of STATES), the steps done, and why where that needs saying."""
+def write_status(
+    run_dir: Path, state: str, step: int, reason: str | None = None, would_repeat: bool = False
+) -> None:
+    """Write status.json: the state (one of STATES), the steps done, and why where that needs saying.
+
+    would_repeat: this failure would come again if the run went on from its last checkpoint. Raises OSError.
+    """
     if state not in STATES:
         raise ValueError(f"status: found {state!r}, expected one of {', '.join(STATES)}")
-    write_json(run_dir / "status.json", {"state": state, "step": step, "reason": reason})
+    content: dict[str, object] = {"state": state, "step": step, "reason": reason}
+    content |= {"would_repeat": True} if would_repeat else {}
+    path = run_dir / "status.json"
+    try:
+        write_json(path, content)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT) or not path.is_file():
+            raise
+        # A full disk has room for what a file has already. Not atomic, but better than "running" for ever.
+        with open(path, "r+b") as file:
+            file.write(json.dumps(content).encode())
+            file.truncate()
 
 
 def _line(row: Mapping[str, Any]) -> str:
@@ -179,17 +229,19 @@ def parse_row(line: bytes | str) -> dict[str, Any] | None:
     """The JSON object on one line; None for what is none, such as a line that was cut short."""
     try:
         row = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return row if isinstance(row, dict) else None
 
 
 def _last_step(path: Path) -> int:
-    return max((row["step"] for row in read_rows(path)), default=0) if path.exists() else 0
+    if not path.exists():
+        return 0
+    return max((row["step"] for row in read_rows(path) if type(row.get("step")) is int), default=0)
 
 
 def _write_atomically(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}.tmp")
     try:
         with open(temporary, "wb") as file:
             file.write(content)

@@ -11,7 +11,6 @@ Whatever files are missing or cut short, what they would have told is null.
 """
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -22,7 +21,8 @@ import numpy as np
 
 from telemetry.columns import ECC_COUNTERS, GPU_GAUGES, Samples, merge
 from telemetry.join import Usage, concatenate, increase, join
-from telemetry.run_log import parse_row, write_json
+from telemetry.plain_rows import finite, whole
+from telemetry.run_log import parse_row, read_json, write_json
 from telemetry.usage import Energy, Session, Timing, Used, add, device_totals, sessions, totals
 from telemetry.usage_files import Charts, rows
 from telemetry.usage_lines import lines
@@ -188,14 +188,15 @@ def _counts(run_dir: Path) -> tuple[dict[int, float], dict[int, float]]:
     tokens: dict[int, float] = {}
     for row in _rows(run_dir / "metrics.jsonl"):
         for name, counts in (("samples", samples), ("tokens", tokens)):
-            if isinstance(row.get(name), int | float) and isinstance(row.get("step"), int):
-                counts[row["step"]] = row[name]
+            count, step = finite(row.get(name)), whole(row.get("step"))
+            if count is not None and step is not None:
+                counts[step] = count
     return samples, tokens
 
 
 def _run_json(run_dir: Path) -> dict[str, Any]:
     try:
-        content = json.loads((run_dir / "run.json").read_bytes())
+        content = read_json(run_dir / "run.json")
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
@@ -203,6 +204,8 @@ def _run_json(run_dir: Path) -> dict[str, Any]:
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
     """One after the other, as a file may have gigabytes. Lines that are no JSON object are left out."""
+    if not path.is_file():  # a pipe would be waited for
+        return
     try:
         with open(path, errors="replace") as file:
             for line in file:
@@ -231,7 +234,8 @@ def main(arguments: list[str]) -> int:
             f"RUN_DIR: found no run.json and no telemetry-*.jsonl in {run_dir}, expected a run directory"
         )
     try:
-        print("\n".join(write_summary(run_dir)))
+        for line in write_summary(run_dir):
+            print(line)
     except OSError as error:
         parser.error(f"RUN_DIR: found {run_dir} ({error.strerror}), expected a directory to write in")
     return 0

@@ -1,6 +1,5 @@
 """What a run as a whole used: its windows, its devices, their sums. Pure: rows in, numbers out; unknown is None."""
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -9,6 +8,7 @@ import numpy as np
 
 from telemetry.columns import GPU_GAUGES, HOST_GAUGES, Samples
 from telemetry.join import Usage
+from telemetry.plain_rows import end_row, finite, positive_s, start_row, whole, word
 
 Row = Mapping[str, Any]
 Pace = tuple[int, float, float]
@@ -36,7 +36,8 @@ class Session:
 
     def shown(self) -> tuple[set[str], bool]:
         """UUIDs of the devices that the run may use, and whether that is known: else these are all that may be."""
-        visible = [(device.get("uuid"), device.get("visible")) for device in self.start.get("devices") or []]
+        devices = self.start.get("devices") or []
+        visible = [(device["uuid"], device.get("visible")) for device in devices if device.get("uuid")]
         shown = {uuid for uuid, is_visible in visible if is_visible}
         unclear = {uuid for uuid, is_visible in visible if is_visible is None}
         return (shown, True) if shown or not unclear else (unclear, False)
@@ -47,18 +48,18 @@ def sessions(rows: Iterable[Row]) -> list[Session]:
     found: list[Session] = []
     for row in rows:
         kind = row.get("kind")
-        if kind == "start" and isinstance(row.get("host"), str) and _positive(row.get("interval_s")):
-            host_interval_s = _positive(row.get("host_interval_s")) or row["interval_s"]
-            found.append(Session(row, Samples(host_interval_s, HOST_GAUGES)))
+        if kind == "start" and isinstance(row.get("host"), str) and positive_s(row.get("interval_s")):
+            host_interval_s = positive_s(row.get("host_interval_s")) or row["interval_s"]
+            found.append(Session(start_row(row), Samples(host_interval_s, HOST_GAUGES)))
         elif not found:
             continue
         elif kind == "host":
             found[-1].host.add(row)
         elif kind == "end":
-            found[-1].end = row
-        elif kind == "gpu" and isinstance(uuid := row.get("uuid"), str):
+            found[-1].end = end_row(row)
+        elif kind == "gpu" and (uuid := word(row.get("uuid"))) is not None:
             if row.get("lost"):
-                found[-1].lost[uuid] = str(row["lost"])
+                found[-1].lost[uuid] = word(row["lost"]) or "lost"
             elif (samples := found[-1].devices.get(uuid)) is None:
                 samples = Samples(found[-1].start["interval_s"], GPU_GAUGES, found[-1].host.interval_s)
                 found[-1].devices[uuid] = samples
@@ -86,15 +87,18 @@ class Timing:
 
     def add(self, row: Row) -> None:
         """A row of timing-<rank>.jsonl. One that makes no sense is left out; one without a host counts for the run."""
-        step, steps, boot_id = row.get("step"), row.get("steps"), row.get("boot_id")
-        step_time_s, data_time_s = _positive(row.get("step_time_s")), _positive(row.get("data_time_s")) or 0.0
-        end_s = row.get("t_monotonic_s")
-        if not (isinstance(step, int) and isinstance(steps, int) and steps > 0 and step_time_s):
+        step, steps, boot_id = whole(row.get("step")), whole(row.get("steps")), word(row.get("boot_id"))
+        step_time_s, data_time_s = (
+            positive_s(row.get("step_time_s")),
+            positive_s(row.get("data_time_s")) or 0.0,
+        )
+        end_s = finite(row.get("t_monotonic_s"))
+        if step is None or steps is None or steps <= 0 or not step_time_s:
             return
-        host = row["host"] if isinstance(row.get("host"), str) else None
+        host = word(row.get("host"))
         _slower(self._slowest.setdefault(host, {}), step, (steps, step_time_s, data_time_s))
-        if host and isinstance(end_s, int | float) and math.isfinite(end_s):
-            clock = host, boot_id if isinstance(boot_id, str) else None
+        if host and end_s is not None:
+            clock = host, boot_id
             windows = self._windows.setdefault(clock, {})
             windows.setdefault(step, (end_s - steps * step_time_s, end_s))
 
@@ -145,8 +149,7 @@ class Used:
     def __init__(self, segments: object) -> None:
         segments = segments if isinstance(segments, list) else []
         known = [one for one in segments if isinstance(one, Mapping)]
-        firsts = [one.get("first_step") for one in known]
-        self._first_steps = [first if isinstance(first, int) else 0 for first in firsts]
+        self._first_steps = [whole(one.get("first_step")) or 0 for one in known]
         self._uuids = [_uuids(one) for one in known]
         self.by_uuid = bool(self._uuids) and self._uuids[-1] is not None
 
@@ -252,11 +255,6 @@ def _sum(values: np.ndarray) -> float | None:
 
 def _divide(over: float, under: float) -> float | None:
     return float(over / under) if under > 0 else None
-
-
-def _positive(value: object) -> float | None:
-    """The value if it is a positive finite number."""
-    return value if isinstance(value, int | float) and 0 < value < math.inf else None
 
 
 def _uuids(segment: Row) -> set[str] | None:

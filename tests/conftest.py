@@ -25,6 +25,8 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip("no Horovod with an MPI here; make horovod says what is missing")
     if item.get_closest_marker("slurm") and (reason := why_no_slurm()):
         pytest.skip(reason)
+    if item.get_closest_marker("mounts") and no_namespaces("--mount"):
+        pytest.skip("no mount namespace of our own here; root has them")
     if item.get_closest_marker("browser") and missing_by("install_browser"):
         pytest.skip("found no browser; tools/install_browser.py installs one, or says what to install")
 
@@ -40,8 +42,13 @@ def why_no_slurm() -> str | None:
     """Why this machine cannot be a cluster of several nodes, if so."""
     if missing := missing_by("install_slurm"):
         return f"found no {', '.join(missing)}; tools/install_slurm.py installs it, or says what to install"
-    namespaces = subprocess.run(["unshare", "--uts", "--mount", "true"], capture_output=True)
-    return "no namespaces of our own here; root has them" if namespaces.returncode else None
+    return "no namespaces of our own here; root has them" if no_namespaces("--uts", "--mount") else None
+
+
+@cache
+def no_namespaces(*kinds: str) -> bool:
+    """Whether this user may not have namespaces of these kinds."""
+    return subprocess.run(["unshare", *kinds, "true"], capture_output=True).returncode != 0
 
 
 @pytest.fixture

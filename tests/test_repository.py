@@ -15,6 +15,8 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("recipes", "models", "data", "telemetry", "training", "distributed", "launchers", "scaling")
 FRAMEWORKS = {"torch": {"torch"}, "tf": {"tensorflow", "keras"}}
+PAGES = {"faults": "reliability"}
+"""Documents that do not bear the name of the tests of what they promise."""
 MAX_LINES = 320
 EXCUSE = re.compile(r"\b(noqa|type:\s*ignore|pragma:|pylint:|pyright:)")
 EXCUSE_WITH_REASON = re.compile(
@@ -122,7 +124,7 @@ def test_tests_mirror_the_tree_and_none_is_skipped(path: Path) -> None:
     assert path.name != "__init__.py"
     inside = path.relative_to(ROOT / "tests")
     if len(inside.parts) > 1 and path.name.startswith("test_"):
-        page = (ROOT / "docs" / inside.parts[0]).with_suffix(".md")
+        page = (ROOT / "docs" / PAGES.get(inside.parts[0], inside.parts[0])).with_suffix(".md")
         assert (ROOT / inside.parent).is_dir() or page.is_file(), f"{inside}: found nothing that it mirrors"
     used = {
         ast.unparse(node) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)

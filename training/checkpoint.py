@@ -6,15 +6,21 @@ fsync each file, then the directory, rename it, fsync its parent; delete old one
 
 import hashlib
 import json
+import math
 import os
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 from training.state import Arrays, State
+from training.tensor_file import reserve, size_bytes, write_tensors
 
 MODEL_FILE, OPTIMIZER_FILE, MANIFEST = "model.safetensors", "optimizer.safetensors", "manifest.json"
 GRADIENTS_FILE = "gradients.safetensors"
 OWN_DIGEST = "manifest_sha256"
+MANIFEST_LIMIT_BYTES = 2**20
+"""Ours have less than a thousandth of it."""
+SET_ASIDE = "set-aside-"
 
 
 class CheckpointError(ValueError):
@@ -22,43 +28,40 @@ class CheckpointError(ValueError):
 
 
 def save(folder: Path, state: State, *, recipe_id: str, extra: dict, keep: int) -> Path:
-    """Write `folder/step-XXXXXXXX` and leave the newest `keep` (at least one) of its siblings.
+    """Write `folder/step-XXXXXXXX`; of its siblings leave the newest `keep` (at least one) and the best.
 
-    `extra` goes into the manifest beside the step and the recipe id. Raises OSError where the disk refuses.
+    `extra` goes into the manifest beside the step and the recipe id; the best has the least `eval_loss` there.
+    Raises OSError where the disk refuses; then nothing of this checkpoint stays, and every older one does.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    is_new = not folder.exists()
+    folder.mkdir(exist_ok=True)  # not its parent: a run whose directory was removed is to end
     sweep(folder)
     final = folder / f"step-{state.step:08d}"
     temporary = folder / f".writing-{state.step:08d}"
-    write_state(temporary, state, recipe_id=recipe_id, extra=extra, durable=True)
-    if final.exists():
-        _delete(final)
-    os.rename(temporary, final)
+    try:
+        write_state(temporary, state, recipe_id=recipe_id, extra=extra, durable=True)
+        if final.exists():
+            _delete(final)
+        os.rename(temporary, final)
+    except Exception:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
     _fsync(folder)
-    for old in complete_steps(folder)[:-keep]:
-        _delete(folder / f"step-{old:08d}")
+    if is_new:
+        _fsync(folder.parent)
+    _prune(folder, keep)
     return final
 
 
 def write_state(folder: Path, state: State, *, recipe_id: str, extra: dict, durable: bool) -> None:
-    """Write one state's files and manifest into a new directory; `durable` waits for the disk."""
-    from safetensors.numpy import save_file  # imported late: only a run that saves pays for it
-
+    """Write one state's files and manifest into a new directory; `durable` waits for the disk. Raises OSError."""
+    contents = _files(state)
     folder.mkdir(parents=True)
-    moments = {
-        f"{moment}.{name}": array
-        for moment, arrays in state.moments.items()
-        for name, array in arrays.items()
+    for name, arrays in contents.items():  # all of them before the first byte: a full disk is known at once
+        reserve(folder / name, size_bytes(arrays))
+    digests = {
+        name: write_tensors(folder / name, arrays, durable=durable) for name, arrays in contents.items()
     }
-    contents: dict[str, Arrays] = {MODEL_FILE: {**state.parameters, **state.buffers}, OPTIMIZER_FILE: moments}
-    if state.gradients is not None:
-        contents[GRADIENTS_FILE] = state.gradients
-    digests = {}
-    for name, arrays in contents.items():
-        save_file(arrays, folder / name)
-        digests[name] = _sha256(folder / name)
-        if durable:
-            _fsync(folder / name)
     manifest = {"step": state.step, "recipe_id": recipe_id, "sha256": digests, **extra}
     manifest[OWN_DIGEST] = _manifest_digest(manifest)
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
@@ -67,30 +70,47 @@ def write_state(folder: Path, state: State, *, recipe_id: str, extra: dict, dura
         _fsync(folder)
 
 
+def bytes_needed(state: State) -> int:
+    """What `save` writes of this state, the manifest left out."""
+    return sum(size_bytes(arrays) for arrays in _files(state).values())
+
+
+def _files(state: State) -> dict[str, Arrays]:
+    moments = {
+        f"{moment}.{name}": array
+        for moment, arrays in state.moments.items()
+        for name, array in arrays.items()
+    }
+    contents: dict[str, Arrays] = {MODEL_FILE: {**state.parameters, **state.buffers}, OPTIMIZER_FILE: moments}
+    if state.gradients is not None:
+        contents[GRADIENTS_FILE] = state.gradients
+    return contents
+
+
 def load(folder: Path) -> tuple[State, dict]:
     """Read one checkpoint and its manifest, every digest checked. Raises CheckpointError."""
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text())
-        own_digest = manifest.pop(OWN_DIGEST)
-        digests, step = dict(manifest["sha256"]), int(manifest["step"])
-    except (AttributeError, OSError, ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{folder / MANIFEST}: not a readable manifest ({error})") from error
-    if own_digest != _manifest_digest(manifest):
-        raise CheckpointError(f"{folder / MANIFEST}: its SHA-256 is not what it says; the file is damaged")
+    manifest = _read_manifest(folder / MANIFEST)
+    digests, step = manifest["sha256"], manifest["step"]
+    if folder.name.startswith("step-") and folder.name != f"step-{step:08d}":
+        raise CheckpointError(
+            f"{folder / MANIFEST}: says step {step}, which is not what its directory is named"
+        )
     contents = {}
-    for name in {MODEL_FILE, OPTIMIZER_FILE, *digests}:
-        if Path(name).name != name:
-            raise CheckpointError(f"{folder / MANIFEST}: names {name!r}, which is not a file beside it")
+    for name in dict.fromkeys((MODEL_FILE, OPTIMIZER_FILE, *digests)):
+        if name not in (MODEL_FILE, OPTIMIZER_FILE, GRADIENTS_FILE):
+            raise CheckpointError(f"{folder / MANIFEST}: names {name!r}, which is no file of a checkpoint")
         try:
+            if not (folder / name).is_file():  # a pipe would be waited for
+                raise CheckpointError(f"{folder / name}: cannot be read (there is no such file)")
             if _sha256(folder / name) != digests.get(name):
                 raise CheckpointError(
                     f"{folder / name}: its SHA-256 is not the manifest's; the file is damaged"
                 )
             contents[name] = load_file(folder / name)
-        except (OSError, SafetensorError) as error:
+        except (OSError, SafetensorError, KeyError, TypeError) as error:
             raise CheckpointError(f"{folder / name}: cannot be read ({error})") from error
     model = contents[MODEL_FILE]
     moments: dict[str, Arrays] = {}
@@ -107,8 +127,37 @@ def load(folder: Path) -> tuple[State, dict]:
     ), manifest
 
 
-def load_latest(folder: Path, recipe_id: str) -> tuple[State | None, dict, list[str]]:
-    """The newest whole checkpoint of this recipe, its manifest, and one line for each that was skipped."""
+def _read_manifest(path: Path) -> dict:
+    """The manifest without its own digest, which was checked. Raises CheckpointError."""
+    try:
+        if not path.is_file():  # a pipe would be waited for
+            raise ValueError("there is no such file")
+        with path.open("rb") as file:
+            text = file.read(MANIFEST_LIMIT_BYTES + 1)
+        if len(text) > MANIFEST_LIMIT_BYTES:
+            raise ValueError(f"longer than {MANIFEST_LIMIT_BYTES} bytes")
+        manifest = json.loads(text)
+        own_digest = manifest.pop(OWN_DIGEST)
+        for key, count in (("step", manifest["step"]), ("tokens", manifest.get("tokens", 0))):
+            if type(count) is not int or count < 0:
+                raise ValueError(f"{key}: found no integer of 0 or more")
+        if not isinstance(manifest["sha256"], dict):
+            raise ValueError("sha256: found no table")
+        actual_digest = _manifest_digest(manifest)
+    except (AttributeError, OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise CheckpointError(f"{path}: not a readable manifest ({error})") from error
+    if own_digest != actual_digest:
+        raise CheckpointError(f"{path}: its SHA-256 is not what it says; the file is damaged")
+    return manifest
+
+
+def load_latest(
+    folder: Path, recipe_id: str, misfit: Callable[[State], str | None] = lambda state: None
+) -> tuple[State | None, dict, list[str]]:
+    """The newest whole checkpoint of this recipe, its manifest, and one line for each that was skipped.
+
+    misfit: says what of a state is not as the recipe has it (state.misfit).
+    """
     skipped = []
     for step in reversed(complete_steps(folder)):
         path = folder / f"step-{step:08d}"
@@ -118,7 +167,12 @@ def load_latest(folder: Path, recipe_id: str) -> tuple[State | None, dict, list[
             skipped.append(f"skipped checkpoint {error}")
             continue
         if manifest.get("recipe_id") != recipe_id:
-            skipped.append(f"skipped checkpoint {path}: it belongs to recipe id {manifest.get('recipe_id')}")
+            skipped.append(
+                f"skipped checkpoint {path}: it belongs to recipe id {manifest.get('recipe_id')!r}"
+            )
+            continue
+        if reason := misfit(state):
+            skipped.append(f"skipped checkpoint {path}: {reason}")
             continue
         return state, manifest, skipped
     return None, {}, skipped
@@ -126,15 +180,58 @@ def load_latest(folder: Path, recipe_id: str) -> tuple[State | None, dict, list[
 
 def complete_steps(folder: Path) -> list[int]:
     """The steps of the published checkpoints, ascending."""
-    names = [path.name.removeprefix("step-") for path in folder.glob("step-*")]
-    return sorted(int(name) for name in names if name.isdigit())
+    names = {path.name for path in folder.glob("step-*")}
+    numbers = [name.removeprefix("step-") for name in names]
+    # Names that we would not give are none of ours: step-9, or digits of another script.
+    return sorted(int(n) for n in numbers if n.isdecimal() and f"step-{int(n):08d}" in names)
+
+
+def set_aside(folder: Path, after: int) -> list[str]:
+    """Rename the checkpoints of later steps than `after`, where a run goes on from; a note on each.
+
+    They are damaged, of another recipe, or of a future that is not to be. Counted as the newest, they would push out
+    whatever the run saves from now on.
+    """
+    notes = []
+    for step in complete_steps(folder):
+        if step > after:
+            path = folder / f"step-{step:08d}"
+            new = next(
+                each
+                for number in range(1, 10**6)
+                if not os.path.lexists(
+                    each := folder / f"{SET_ASIDE}{path.name}{f'-{number}' * (number > 1)}"
+                )
+            )
+            os.rename(path, new)
+            notes.append(f"checkpoint of step {step} set aside as {new}: the run goes on from step {after}")
+    return notes
 
 
 def sweep(folder: Path) -> None:
-    """Remove what an interrupted save or deletion left behind."""
+    """Remove what an interrupted save or deletion left behind; only while nobody writes."""
     for pattern in (".writing-*", ".deleting-*"):
         for path in folder.glob(pattern):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def _prune(folder: Path, keep: int) -> None:
+    steps = complete_steps(folder)
+    if len(steps) > keep:
+        ranked = [(loss, -step) for step in steps if (loss := _eval_loss(folder, step)) is not None]
+        best = -min(ranked)[1] if ranked else None
+        for step in steps[:-keep]:
+            if step != best:
+                _delete(folder / f"step-{step:08d}")
+
+
+def _eval_loss(folder: Path, step: int) -> float | None:
+    """The loss over the held-out data at that step, where there is a finite one to compare."""
+    try:
+        loss = _read_manifest(folder / f"step-{step:08d}" / MANIFEST).get("eval_loss")
+    except CheckpointError:
+        return None
+    return loss if isinstance(loss, float) and math.isfinite(loss) else None
 
 
 def _manifest_digest(manifest: dict) -> str:

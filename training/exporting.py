@@ -1,10 +1,10 @@
 """What exports have in common: where a checkpoint lies, the inputs that try a file out, and how one is published."""
 
-import json
 import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -14,12 +14,13 @@ import tyro
 from models.specs import GptSpec, ModelSpec
 from recipes.checking import RecipeError
 from recipes.recipe import Recipe, from_dict
+from telemetry.run_log import read_json
 from training import checkpoint
 from training.foreign_names import check_family
 from training.options import warn
 from training.problems import EXIT_DONE, EXIT_FAILED, UsageError
 from training.run import check_writable
-from training.state import Arrays
+from training.state import Arrays, misfit
 
 Form = Literal["torch", "keras", "savedmodel", "onnx"]
 Names = Literal["canonical", "torchvision", "huggingface"]
@@ -81,7 +82,7 @@ def run_recipe(path: Path) -> Recipe:
     """The recipe of a run directory or of one of its checkpoints. Raises UsageError."""
     found = run_directory(path) / "run.json"
     try:
-        return from_dict(json.loads(found.read_text())["recipe"])
+        return from_dict(read_json(found)["recipe"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = str(error) if isinstance(error, RecipeError) else type(error).__name__
         raise UsageError(
@@ -103,8 +104,12 @@ def read_weights(path: Path, recipe: Recipe) -> tuple[Arrays, int]:
             raise UsageError(
                 f"{path}: found recipe id {manifest.get('recipe_id')}, expected {recipe.recipe_id} of its run.json"
             )
+        if reason := misfit(recipe, state):
+            raise UsageError(f"{path}: {reason}; choose another checkpoint")
     else:
-        latest, _, skipped = checkpoint.load_latest(path / "checkpoints", recipe.recipe_id)
+        latest, _, skipped = checkpoint.load_latest(
+            path / "checkpoints", recipe.recipe_id, partial(misfit, recipe)
+        )
         for line in skipped:
             warn(line)
         if latest is None:

@@ -84,6 +84,7 @@ def write_run(state: State, recipe: Recipe, run_dir: Path, *, origin: Origin, fi
             "file": str(file),
             "sha256": hashlib.file_digest(content, "sha256").hexdigest(),
         }
+    run_dir.mkdir(parents=True, exist_ok=True)
     checkpoint.save(
         run_dir / "checkpoints",
         state,

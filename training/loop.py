@@ -14,16 +14,18 @@ import numpy as np
 from data.order import SampleOrder
 from telemetry.progress import Progress
 from telemetry.run_log import RunLog, discard_after, write_json, write_status
-from training import checkpoint, stopping
+from training import checkpoint, claim, ending, stopping
 from training.agreement import agree
 from training.feed import Batches, evaluation_feed, training_feed
 from training.fingerprint import Uuids, run_json
+from training.nonfinite import not_finite
 from training.observing import Observation
 from training.options import warn
-from training.problems import EXIT_DONE, EXIT_STOPPED_EARLY, TrainingFailed, UsageError
+from training.problems import EXIT_DONE, EXIT_STOPPED_EARLY, UsageError
 from training.process import report_failure
 from training.replay import replay
 from training.run import Run
+from training.saving import Saver
 from training.schedule import learning_rates
 from training.state import State
 from training.window import Window
@@ -39,7 +41,9 @@ class Strategy:
     step(placed, learning_rate, report): one update; returns loss and gradient norm as scalars still on the
         device. With `report` the loss is the mean over the global batch, without it may be this worker's part.
     evaluate(batches): (sum of losses, correct, count) over all the batches of all workers.
-    state(step): the canonical state, running statistics averaged over the workers.
+    state(step, into): the canonical state in host memory, running statistics averaged over the workers; all call it,
+        but only the main process gets one, the others None. `into`: an earlier state, whose arrays may be used again,
+        or an empty one.
     restore(state): the reverse, on every worker.
     settings: the framework's settings, for run.json.
     """
@@ -48,7 +52,7 @@ class Strategy:
     place: Callable[[Batches], Any]
     step: Callable[[Any, float, bool], tuple[Any, Any]]
     evaluate: Callable[[Iterator[Batches]], tuple[float, float, float]]
-    state: Callable[[int], State]
+    state: Callable[[int, State], State | None]
     restore: Callable[[State], None]
     settings: dict[str, Any]
 
@@ -68,9 +72,16 @@ class Training:
         self.rates = learning_rates(recipe)
         run.run_dir.mkdir(parents=True, exist_ok=True)
         if world.is_main:
+            claim.hold(run.run_dir)
+            if not run.options.resume and (run.run_dir / "run.json").exists():
+                raise UsageError(
+                    f"--run-dir {run.run_dir}: another start was faster; choose another directory"
+                )
             initial = run.start if self.step == 0 else None
             _write_run_json(run, run_json(run, initial, strategy.settings, device_uuids))
             discard_after(run.run_dir, self.step)
+            checkpoint.sweep(run.checkpoints)
+            run.notes += checkpoint.set_aside(run.checkpoints, after=self.step)
             write_status(run.run_dir, "running", self.step)
         strategy.restore(run.start)
         run.start = None  # its arrays are the framework's now
@@ -83,6 +94,8 @@ class Training:
         for note in run.notes:
             self.progress.message(note)
         self.observation = Observation(run)
+        self.saver = Saver(run.checkpoints, recipe.recipe_id, recipe.run.keep_checkpoints)
+        self.evaluated: tuple[int, float | None] = (self.step, None)
 
     def steps(self) -> None:
         """All steps. Nothing in here waits for the device but the reading of a report (invariant 9)."""
@@ -90,15 +103,17 @@ class Training:
             self.strategy.gather, self.run.world.num_processes, self.first_step, self.watch
         )
         with closing(training_feed(self.run, self.first_step, self.last_step - self.first_step)) as feed:
-            window = Window()
+            window, watched = Window(), self.watch.fed(feed)
             if self.run.options.replay_from is None:  # verification has nothing to save
                 self.watch.begin()
             while self.step < self.last_step:
-                window = self._step(feed, window)
+                window = self._step(watched, window)
+                self.watch.step = self.step
                 # After a save the others wait for the main process, which may be writing still.
                 self.watch.progress(next_takes_long=self._saves(self.step))
                 if self.step < self.last_step and (number := exchange.after(self.step)):
                     self._stop_after_next_step(signal.Signals(number).name)
+        self.saver.wait()
 
     def _stop_after_next_step(self, name: str) -> None:
         """Every rank gets here after the same step. Only the next one is known to be reported before it is taken."""
@@ -108,6 +123,7 @@ class Training:
 
     def _step(self, feed: Iterator[Batches], window: Window) -> Window:
         """One step; returns the window that the next one belongs to."""
+        self.saver.check()
         waited = time.perf_counter()
         batches = next(feed)
         placed = self.strategy.place(batches)
@@ -151,7 +167,7 @@ class Training:
         steps = len(window.norms)
         per_step = {"step_time_s": window.wall_s / steps, "data_time_s": window.data_time_s / steps}
         timing = {"step": self.step, "steps": steps, **per_step, "replaced_samples": window.replaced}
-        self.log.timing(timing | window.closed)
+        self.log.timing(timing | window.closed | self.saver.ended())
         row = {
             "step": self.step,
             "loss": window.loss,
@@ -169,14 +185,16 @@ class Training:
         broken = [offset for offset, norm in enumerate(window.norms) if not math.isfinite(norm)]
         if broken or not math.isfinite(window.loss):
             step = self.step - steps + 1 + (broken[0] if broken else steps - 1)
-            raise TrainingFailed(
-                f"step {step}: the loss or its gradient is not finite (loss {window.loss} at step {self.step}); "
-                "that update was not applied; lower optimizer.learning_rate or set optimizer.clip_norm"
-            )
+            every = recipe.run.checkpoint_every
+            saved = max(self.first_step, (self.step - 1) // every * every if every else 0)
+            if self.run.exchanges:
+                self.saver.wait()  # and the others for rank 0: it would be ended in mid-write with the first of them
+                self.strategy.gather(np.zeros(1, np.int64))
+            raise not_finite(self.order, step, f"loss {window.loss} at step {self.step}", saved)
 
     def evaluate(self) -> None:
         """Loss and accuracy over the held-out split, each sample once."""
-        self.watch.progress(next_takes_long=True)
+        self.watch.enter("evaluating")
         loss_sum, correct, count = self.strategy.evaluate(self._watched(evaluation_feed(self.run)))
         row = {
             "step": self.step,
@@ -184,6 +202,7 @@ class Training:
             "eval_accuracy": correct / count,
             "eval_count": count,
         }
+        self.evaluated = self.step, row["eval_loss"] if math.isfinite(row["eval_loss"]) else None
         self.log.metrics(row)
         self.progress.update(row)
 
@@ -194,6 +213,10 @@ class Training:
 
     def close(self) -> None:
         """Leave complete files and a usable terminal behind."""
+        try:
+            self.saver.wait()
+        except Exception as error:  # beside the failure that ends the run, and was told already
+            warn(str(error))
         with ExitStack() as each:  # a disk that refuses the log's rows does not keep the others open
             each.callback(self.progress.close)
             each.callback(self.observation.close)
@@ -206,26 +229,32 @@ class Training:
                 self.progress.message(line)
 
     def save(self) -> None:
-        """One checkpoint; every worker takes part, the main process writes."""
-        self.watch.progress(next_takes_long=True)
-        state = self.strategy.state(self.step)
+        """One checkpoint; every worker takes part, the main process writes it while training goes on."""
+        self.watch.enter("saving")
+        started = time.perf_counter()
+        state = self.strategy.state(self.step, self.saver.spare())
+        if state is None:
+            return
         state.gradients = None
-        if self.run.world.is_main:
-            checkpoint.save(
-                self.run.checkpoints,
-                state,
-                recipe_id=self.run.recipe.recipe_id,
-                extra={"tokens": self.tokens, "strategy": self.run.strategy, "workers": self.run.workers},
-                keep=self.run.recipe.run.keep_checkpoints,
-            )
+        step, eval_loss = self.evaluated
+        extra = {
+            "tokens": self.tokens,
+            "eval_loss": eval_loss if step == self.step else None,
+            "strategy": self.run.strategy,
+            "workers": self.run.workers,
+        }
+        self.saver.start(state, extra, wait_s=time.perf_counter() - started)
 
 
 def train(run: Run, strategy: Strategy, watch: stopping.Watch = stopping.WATCH) -> int:
     """Run the recipe's steps from `run.start` on; returns the exit code. Raises UsageError where ranks disagree."""
     uuids = agree(run, strategy.settings.get("device_uuid"), strategy.gather)
+    watch.enter("preparing")
     if run.start is not None and run.start.step >= run.recipe.steps:
         if run.world.is_main:
             warn(f"{run.run_dir}: all {run.recipe.steps} steps are done already")
+            if ending.state_of(run.run_dir) != "completed":  # it was killed after its last checkpoint
+                write_status(run.run_dir, "completed", run.start.step)
         return EXIT_DONE
     first_step, training = run.start.step if run.start else 0, None
     try:
@@ -233,6 +262,11 @@ def train(run: Run, strategy: Strategy, watch: stopping.Watch = stopping.WATCH) 
         training.steps()
         if run.options.replay_from is not None:
             replay(run, strategy)
+        training.close()
+        stopped_early = training.step < run.recipe.steps
+        if run.world.is_main:
+            reason = training.stop_reason if stopped_early else None
+            write_status(run.run_dir, "preempted" if stopped_early else "completed", training.step, reason)
     except UsageError:
         raise
     except Exception as error:
@@ -241,10 +275,7 @@ def train(run: Run, strategy: Strategy, watch: stopping.Watch = stopping.WATCH) 
         if training is not None:
             with suppress(OSError):  # a full disk was reported already
                 training.close()
-    stopped_early = training.step < run.recipe.steps
-    if run.world.is_main:
-        reason = training.stop_reason if stopped_early else None
-        write_status(run.run_dir, "preempted" if stopped_early else "completed", training.step, reason)
+    watch.over()
     with suppress(Exception):  # no more than a wait till the samplers of all nodes have ended
         strategy.gather(np.zeros(1, np.int64))
     training.summarise()

@@ -46,6 +46,9 @@ class Options:
     """Measurement: no gradient is exchanged and nothing saved, so each worker trains alone, at its own pace."""
     telemetry_interval_s: float = 1.0
     """Seconds between two readings of what GPUs and host do, by a process beside the training (from 0.1; 0: never)."""
+    hang_timeout_s: float = 600.0
+    """Seconds without progress after which all ranks write their stacks and the run ends (from 5; 0: never). The first
+    step, an evaluation and a save get five times as long, up to 600 s."""
     replay_from: Path | None = None
     """Verification: afterwards repeat each step from the checkpoints of this run and record what it does."""
     perturb_gradients: int | None = None

@@ -12,4 +12,12 @@ class UsageError(Exception):
 
 
 class TrainingFailed(Exception):
-    """A run that cannot go on (a loss that is not finite, say). One line for the person who started it."""
+    """A run that cannot go on (a loss that is not finite, say) and would fail again. One line for the person."""
+
+
+class NotRestarted(Exception):
+    """A launcher started a run again that is not to be. One line for the person, and the exit code."""
+
+    def __init__(self, line: str, code: int) -> None:
+        super().__init__(line)
+        self.code = code

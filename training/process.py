@@ -13,8 +13,18 @@ from typing import NoReturn
 from data.errors import DataError
 from recipes.checking import RecipeError
 from telemetry.run_log import write_status
+from training import ending
+from training.advice import DISK, advice
 from training.options import warn
-from training.problems import EXIT_DONE, EXIT_FAILED, EXIT_STOPPED_EARLY, EXIT_USAGE, UsageError
+from training.problems import (
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_STOPPED_EARLY,
+    EXIT_USAGE,
+    NotRestarted,
+    TrainingFailed,
+    UsageError,
+)
 
 PR_SET_PDEATHSIG = 1
 HEAD_START_S = 1.0
@@ -43,14 +53,12 @@ def guarded(main: Callable[[], int], rank: int = 0) -> int:
         if code == EXIT_FAILED:
             sys.stderr.flush()
             os._exit(code)  # the other ranks may hang in a collective that this one's clean-up would wait for
-        if code == EXIT_STOPPED_EARLY and os.environ.get(LAUNCHED_BY, "direct") != "direct":
-            return EXIT_DONE  # torchrun and its kind would report each worker's 75 as a crash
-        return code
+        return EXIT_DONE if code == EXIT_STOPPED_EARLY and _is_launched() else code
+    except NotRestarted as error:
+        _tell_once(error, rank)
+        return EXIT_DONE if _is_launched() else error.code
     except (UsageError, RecipeError, DataError) as error:
-        if rank == 0:
-            warn(str(error))
-        else:
-            time.sleep(HEAD_START_S)
+        _tell_once(error, rank)
         return EXIT_USAGE
     except ModuleNotFoundError as error:
         extra = {"torch": "torch", "tensorflow": "tensorflow", "keras": "tensorflow"}.get(error.name or "")
@@ -61,6 +69,13 @@ def guarded(main: Callable[[], int], rank: int = 0) -> int:
         return EXIT_USAGE
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
+    except Exception as error:
+        reason = _reason(error)
+        if advice(reason) is None:
+            raise
+        warn(f"rank {rank} failed before its first step: {reason}")
+        sys.stderr.flush()
+        os._exit(EXIT_FAILED)
 
 
 def leave(code: int) -> NoReturn:
@@ -75,15 +90,42 @@ def leave(code: int) -> NoReturn:
 
 
 def report_failure(run_dir: Path, rank: int, step: int, error: BaseException) -> int:
-    """Record why this rank failed: traceback in failure-<rank>.txt, status.json, one line. Returns the exit code."""
-    reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    """Record why this rank failed: traceback in failure-<rank>.txt, status.json, one line. Returns the exit code.
+
+    The first rank to fail has the cause; status.json keeps its word, since the others fail because it is gone.
+    """
+    line = f"rank {rank} failed at step {step}: {_reason(error)}"
     note = run_dir / f"failure-{rank}.txt"
-    line = f"rank {rank} failed at step {step}: {reason}"
+    would_repeat = isinstance(error, TrainingFailed) or advice(_reason(error)) == DISK
+    told = ""
     try:
+        if ending.state_of(run_dir) != "failed":
+            write_status(run_dir, "failed", step, line, would_repeat)
         note.write_text(f"{line}\n\n{''.join(traceback.format_exception(error))}")
-        write_status(run_dir, "failed", step, line)
-        line += f" (traceback in {note})"
+        told = f" (traceback in {note})"
     except OSError as second:
-        line += f" (and {run_dir} cannot be written: {second.strerror})"
-    warn(line)
+        told = f" (and {run_dir} cannot be written: {second.strerror})"
+    warn(line + told)
     return EXIT_FAILED
+
+
+def _reason(error: BaseException) -> str:
+    """The error in one line, with what to do about it where that is known."""
+    words = " ".join(str(error).split())
+    if isinstance(error, TrainingFailed):
+        return words
+    reason = f"{type(error).__name__}: {words}"
+    what = advice(reason)
+    return f"{reason}; {what}" if what else reason
+
+
+def _tell_once(error: BaseException, rank: int) -> None:
+    if rank == 0:
+        warn(str(error))
+    else:
+        time.sleep(HEAD_START_S)
+
+
+def _is_launched() -> bool:
+    """Whether launchers.train reads from status.json how we ended: torchrun and its kind take 75 for a crash."""
+    return os.environ.get(LAUNCHED_BY, "direct") != "direct"

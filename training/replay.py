@@ -37,7 +37,7 @@ def replay(run: Run, strategy: "Strategy") -> None:
     for step, batches in enumerate(training_feed(run, 0, recipe.steps)):
         strategy.restore(reference_state(run, step))
         loss, norm = strategy.step(strategy.place(batches), float(rates[step]), True)
-        state = strategy.state(step + 1)
+        state = strategy.state(step + 1, State(0, {}, {}))
         log.metrics(
             {
                 "step": step + 1,
@@ -47,7 +47,7 @@ def replay(run: Run, strategy: "Strategy") -> None:
                 "sample_digest": order.digest(step),
             }
         )
-        if world.is_main:
+        if state is not None:
             checkpoint.write_state(
                 folder / f"step-{step + 1:08d}", state, recipe_id=recipe.recipe_id, extra={}, durable=False
             )

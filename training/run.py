@@ -4,18 +4,23 @@ import os
 import shutil
 import sys
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from data.sources import Source, open_source
 from models.specs import GptSpec, ResNetSpec, parameter_count
-from recipes.checking import RecipeError
+from recipes.checking import RecipeError, shown
 from recipes.recipe import Recipe, differing_keys, from_dict, load_recipe
 from telemetry import sampling
-from training import checkpoint
-from training.options import Options
+from telemetry.run_log import read_json
+from training import checkpoint, claim, hanging, restart
+from training.options import Options, warn
 from training.problems import UsageError
-from training.state import MOMENTS, State, initial_state, parameter_dtype
+from training.state import MOMENTS, State, initial_state, misfit, parameter_dtype
 from training.world import World
+
+LEFT_BEHIND = (".ranks", ".claim", "status.json", "failure-*.txt", "stacks-*.txt", ".*.tmp")
+"""What is in the directory of a run that hung or was killed before it began."""
 
 
 @dataclass
@@ -110,6 +115,12 @@ def open_run(options: Options, strategy: str, world: World, with_state: bool = T
             f"--telemetry-interval-s: found {interval_s}, expected {sampling.SHORTEST_S} to {sampling.LONGEST_S:.0f} "
             "seconds, or 0 for none"
         )
+    timeout_s = options.hang_timeout_s
+    if timeout_s and not hanging.SHORTEST_S <= timeout_s <= hanging.LONGEST_S:
+        raise UsageError(
+            f"--hang-timeout-s: found {timeout_s}, expected {hanging.SHORTEST_S:.0f} to {hanging.LONGEST_S:.0f} "
+            "seconds, or 0 for never"
+        )
     check_disk(run_dir, recipe)
     run = Run(
         recipe,
@@ -122,11 +133,23 @@ def open_run(options: Options, strategy: str, world: World, with_state: bool = T
         segments=saved.get("segments", []),
     )
     if not with_state:
+        claim.check(run_dir)
         return run
     if saved:
-        state, manifest, run.notes = checkpoint.load_latest(run.checkpoints, recipe.recipe_id)
+        if world.is_main:
+            claim.hold(run_dir)
+        state, manifest, run.notes = checkpoint.load_latest(
+            run.checkpoints, recipe.recipe_id, partial(misfit, recipe)
+        )
+        if state is None and run.notes:  # days of training may stand in them: not for us to begin anew
+            raise UsageError(
+                f"--resume {run_dir}: none of its {len(run.notes)} checkpoints can be used ({run.notes[0]}); mend "
+                f"them, or remove {run.checkpoints} to start again at step 0"
+            )
         if state is None:
             run.notes.append("no checkpoint to resume from; starting again at step 0")
+        if world.is_main and (told := restart.line(run_dir, state.step if state else 0)):
+            warn(told)
         run.start, run.resumed_tokens = state, manifest.get("tokens", 0)
         if options.stop_after is not None and state is not None and options.stop_after <= state.step:
             raise UsageError(
@@ -149,13 +172,16 @@ def _recipe_and_directory(options: Options, strategy: str, workers: int) -> tupl
             raise UsageError("--recipe: missing; expected a name in recipes/ or the path of a .toml file")
         recipe = load_recipe(options.recipe, options.overrides)
         run_dir = options.run_dir or default_run_dir(options.recipe, strategy, workers)
-        if is_taken("--run-dir", run_dir):
-            raise UsageError(
-                f"--run-dir {run_dir}: exists already; go on with --resume or choose another directory"
-            )
-        return recipe, run_dir, {}
+        if not restart.is_ours(run_dir):
+            if is_taken("--run-dir", run_dir):
+                raise UsageError(
+                    f"--run-dir {run_dir}: exists already; go on with --resume or choose another directory"
+                )
+            return recipe, run_dir, {}
+        options.resume, options.run_dir = True, run_dir
     if options.run_dir is None:
         raise UsageError("--resume: needs --run-dir, the directory of the run to go on with")
+    restart.check(options.run_dir)
     saved = read_run_json(options.run_dir)
     recipe = from_dict(saved["recipe"])
     if options.recipe is not None or options.overrides:
@@ -173,27 +199,45 @@ def _recipe_and_directory(options: Options, strategy: str, workers: int) -> tupl
 
 
 def is_taken(option: str, run_dir: Path) -> bool:
-    """Whether something other than an empty directory is there. Raises UsageError where one cannot look."""
+    """Whether a run is there, or anything else but what a start leaves that never came to its run.json.
+
+    Raises UsageError where one cannot look.
+    """
     try:
-        return run_dir.exists() and (not run_dir.is_dir() or any(run_dir.iterdir()))
+        if not run_dir.is_dir():
+            return run_dir.exists()
+        return not all(any(map(path.match, LEFT_BEHIND)) for path in run_dir.iterdir())
     except OSError as error:  # a name that is too long, a directory that is not ours
         raise UsageError(f"{option} {run_dir}: {error.strerror}; choose another directory") from error
 
 
 def read_run_json(run_dir: Path) -> dict:
     """run.json of an existing run. Raises UsageError where there is none that can be read."""
-    import json
-
     path = run_dir / "run.json"
     try:
-        content = json.loads(path.read_text())
-        from_dict(content["recipe"])
+        content = read_json(path)
+        _check_saved(content, from_dict(content["recipe"]).recipe_id)
         return content
     except (OSError, ValueError, KeyError, TypeError) as error:
         reason = str(error) if isinstance(error, RecipeError) else type(error).__name__
         raise UsageError(
             f"--resume {run_dir}: no run to go on with ({path}: {reason}); expected a run directory"
         ) from error
+
+
+def _check_saved(content: dict, recipe_id: str) -> None:
+    """What else of run.json a resume builds on. Raises RecipeError."""
+    told = content.get("recipe_id", recipe_id)
+    if told != recipe_id:  # then no checkpoint would be this recipe's, and all of the run would be made again
+        raise RecipeError(
+            f"recipe_id: found {shown(told)}, but its recipe has {recipe_id}; restore what it was"
+        )
+    micro_batches = content.get("micro_batches", 1)
+    if type(micro_batches) is not int or micro_batches < 1:
+        raise RecipeError(f"micro_batches: found {shown(micro_batches)}, expected an integer of 1 or more")
+    segments = content.get("segments", [])
+    if not (isinstance(segments, list) and all(isinstance(segment, dict) for segment in segments)):
+        raise RecipeError(f"segments: found {shown(segments)}, expected a list of tables")
 
 
 def _accumulation(options: Options, recipe: Recipe, workers: int, saved: dict) -> int:
@@ -240,6 +284,7 @@ def check_disk(run_dir: Path, recipe: Recipe) -> None:
     parent = check_writable("--run-dir", run_dir)
     copies = 1 + len(MOMENTS[recipe.optimizer.name])
     checkpoints = recipe.run.keep_checkpoints if recipe.run.checkpoint_every else 1
+    checkpoints += recipe.run.eval_every > 0  # the best one may be none of the newest
     saves = recipe.steps // recipe.run.checkpoint_every + 1 if recipe.run.checkpoint_every else 1
     one = parameter_count(recipe.model) * parameter_dtype(recipe).itemsize * copies
     present = len(checkpoint.complete_steps(run_dir / "checkpoints"))  # of a run that is resumed

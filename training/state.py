@@ -53,6 +53,23 @@ def initial_state(recipe: Recipe) -> State:
     return State(0, parameters, buffers, moments)
 
 
+def misfit(recipe: Recipe, state: State) -> str | None:
+    """What of a state is not as the recipe has it: the first tensor that is missing, left over, or of another form."""
+    parameters = {tensor.name: tensor.shape for tensor in parameter_table(recipe.model)}
+    buffers = {tensor.name: tensor.shape for tensor in buffer_table(recipe.model)}
+    moments = MOMENTS[recipe.optimizer.name]
+    kinds = [(state.parameters, parameters, ""), (state.buffers, buffers, "")]
+    for moment in sorted({*moments, *state.moments}):
+        kinds.append((state.moments.get(moment, {}), parameters if moment in moments else {}, f"{moment}."))
+    for arrays, shapes, prefix in kinds:
+        for name in sorted(arrays.keys() | shapes.keys()):
+            found = f"{arrays[name].dtype} {list(arrays[name].shape)}" if name in arrays else "none"
+            expected = f"{parameter_dtype(recipe)} {list(shapes[name])}" if name in shapes else "none"
+            if found != expected:
+                return f"{prefix + name!r}: found {found}, expected {expected}"
+    return None
+
+
 def digest(arrays: Arrays) -> str:
     """16 hex digits over names, shapes, types and values, in the order of the names."""
     total = hashlib.sha256()

@@ -4,6 +4,7 @@ import sys
 import time
 
 import numpy as np
+import psutil
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -158,6 +159,22 @@ def test_an_error_comes_at_its_step_from_a_thread_or_a_process():
             next(batches)
         assert str(caught.value) == "sample 999: broken"
         assert not getattr(caught.value, "__notes__", [])  # Grain adds one on its own frames
+
+
+def test_a_loader_process_that_is_killed_is_an_error_and_no_wait(capfd):
+    order = SampleOrder(4000, 8, 0)
+    batches = train_batches(
+        Numbers(4000), order, rank=0, workers=1, accumulation=1, first_step=0, num_steps=400,
+        loader_workers=1, prefetch_batches=2,
+    )  # fmt: skip
+    next(batches)
+    (loader,) = [each for each in psutil.Process().children() if "--multiprocessing-fork" in each.cmdline()]
+    loader.kill()
+    began = time.monotonic()
+    with pytest.raises(RuntimeError, match="Worker process was terminated unexpectedly with exit code -9"):
+        list(batches)
+    assert time.monotonic() - began < 20
+    assert not [each for each in psutil.Process().children() if "--multiprocessing-fork" in each.cmdline()]
 
 
 def test_no_shared_memory_is_still_to_be_given_back_once_the_batches_are_closed(monkeypatch):

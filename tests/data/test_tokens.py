@@ -1,3 +1,5 @@
+import hashlib
+import os
 import pickle
 
 import numpy as np
@@ -48,7 +50,7 @@ def test_llm_cs_shards_are_read_in_order_and_no_window_spans_two(tmp_path):
     assert shuffled["inputs"][:, 0].tolist() == [104, 0, 100]
 
 
-def test_a_loader_process_maps_the_files_itself(tmp_path):
+def test_a_loader_process_reads_the_files_itself(tmp_path):
     nanogpt(tmp_path / "train.bin", np.arange(100_000) % 50_000)
     source = TokenShards(str(tmp_path), "train", "stream", 8, 50257)
     pickled = pickle.dumps(source)
@@ -66,6 +68,31 @@ def test_the_fingerprint_follows_the_tokens(tmp_path):
     llm_c(tmp_path / "train.bin", [0] * 50 + [2])
     prints.add(TokenShards(str(tmp_path), "train", "stream", 8, 50257).fingerprint)
     assert len(prints) == 2  # the header is no data
+
+
+def test_the_fingerprint_is_of_length_and_sixteen_blocks(tmp_path):
+    """As run.json has it since the first version: a run that goes on must find it again."""
+    for length in (3, 16, 53, 2_500_001):
+        tokens = np.random.default_rng(length).integers(0, 50_000, length).astype("<u2")
+        llm_c(tmp_path / "train.bin", tokens)
+        digest = hashlib.sha256(length.to_bytes(8, "little"))
+        for block in np.array_split(tokens, 16):
+            digest.update(block[: 2**16].tobytes())
+        assert TokenShards(str(tmp_path), "train", "stream", 2, 50257).fingerprint == digest.hexdigest()
+
+
+def test_a_shard_that_is_cut_short_or_lost_in_mid_run_is_named(tmp_path):
+    """Were it mapped, the process would die by SIGBUS."""
+    path = tmp_path / "train.bin"
+    nanogpt(path, range(41))
+    source = TokenShards(str(tmp_path), "train", "stream", 8, 50257)
+    os.truncate(path, 2 * 16)
+    assert source.batch(np.array([0]), np.array([0]))["targets"].tolist() == [list(range(1, 9))]
+    with pytest.raises(DataError, match=rf"^{path}: ends before token 17, but had 41 when the run started"):
+        source.batch(np.array([0, 1]), np.array([0, 0]))
+    path.unlink()
+    with pytest.raises(DataError, match=rf"^{path}: No such file or directory; check data\.path$"):
+        source.batch(np.array([0]), np.array([0]))
 
 
 def test_an_id_beyond_the_vocabulary_is_found_on_opening(tmp_path):

@@ -27,6 +27,7 @@ def make_run(
 ) -> tuple[Recipe, State]:
     """A run directory of tiny-<family>.toml with checkpoints at these steps; its recipe and its newest state."""
     recipe = load_recipe(str(HERE / f"tiny-{family}.toml"), overrides)
+    run_dir.mkdir(parents=True, exist_ok=True)
     for step in steps:
         state = some_state(recipe, step, seed=step)
         checkpoint.save(run_dir / "checkpoints", state, recipe_id=recipe.recipe_id, extra={}, keep=len(steps))

@@ -67,7 +67,7 @@ def test_a_run_directory_is_complete(strategy: str, done) -> None:
     names = {path.name for path in run.run_dir.iterdir()}
     timings = {f"timing-{rank}.jsonl" for rank in range(RANKS.get(strategy, 1))}
     assert names == {
-        *("run.json", "status.json", "metrics.jsonl", "tensorboard", "checkpoints"),
+        *("run.json", "status.json", "metrics.jsonl", "tensorboard", "checkpoints", ".ranks", ".claim"),
         *(f"telemetry-{os.uname().nodename}.jsonl", "summary.json", "usage.jsonl"),
         *timings,
     }

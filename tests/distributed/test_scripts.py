@@ -70,7 +70,7 @@ def test_a_script_hands_the_loop_the_same_functions_and_ends_the_same_way(name: 
     assert given["gather"] == ["numbers"]
     assert given["step"] == ["placed", "learning_rate", "report"]
     assert given["evaluate"] == ["feed"]
-    assert given["state"] == ["step_number"]
+    assert given["state"] == ["step_number", "into"]
     assert given["restore"] == ["state"]
     handed = ["gather", "step", "evaluate", "state", "restore"]
     assert [key for key in given if key in handed] == handed

@@ -1,8 +1,13 @@
-"""Real runs that are warned of a pre-emption: all ranks stop at one step; resumed, they are as if nothing had been."""
+"""Real runs that are warned of a pre-emption: all ranks stop at one step; resumed, they are as if nothing had been.
+
+And those that cannot stop: a second signal ends them at once, and what hangs ends by itself.
+"""
 
 import json
 import os
+import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -14,8 +19,11 @@ import psutil
 import pytest
 
 from launchers.child import ranks_of
+from launchers.prefixes import free_port
 from telemetry.run_log import read_rows
 from training import checkpoint
+from training.run import is_taken
+from training.stopping import AGAIN_S
 
 pytestmark = pytest.mark.timeout(300)
 RESNET, GPT = (("--recipe", str(Path(__file__).parent / f"tiny-{name}.toml")) for name in ("resnet", "gpt"))
@@ -120,7 +128,7 @@ class Warned:
                 run.launcher.send_signal(self.number)
             case "rank 1":
                 run.rank(1).send_signal(self.number)
-            case "all":  # as Slurm does it: loader processes, torchrun and all
+            case "all":  # as Slurm does it, and a terminal: loader processes, torchrun and all
                 for process in run.processes():
                     process.send_signal(self.number)
 
@@ -143,8 +151,8 @@ def exact_rows(run: Started) -> list[dict]:
 
 
 WAYS = {
-    "torch-single": (Warned(signal.SIGTERM, "launcher"), Warned(signal.SIGUSR1, "launcher")),
-    "torch-ddp": (Warned(signal.SIGUSR2, "rank 1"), Warned(signal.SIGUSR1, "all")),
+    "torch-single": (Warned(signal.SIGINT, "launcher"), Warned(signal.SIGUSR1, "launcher")),
+    "torch-ddp": (Warned(signal.SIGUSR2, "rank 1"), Warned(signal.SIGINT, "all")),
     "torch-horovod": (Warned(signal.SIGTERM, "launcher"), Warned(signal.SIGUSR2, "rank 1")),
     "tf-mirrored": (Warned(signal.SIGTERM, "launcher"), None),
     "tf-horovod": (Warned(signal.SIGTERM, "rank 1"), None),
@@ -189,4 +197,57 @@ def test_a_rank_that_is_killed_still_ends_the_run_soon(start, strategy: str) -> 
     killed = time.monotonic()
     assert run.code() == 1
     assert time.monotonic() - killed < 20
-    assert run.errors.splitlines()[-1] == f"trimaran: {strategy} failed: rank 1 ended with signal SIGKILL"
+    (*_, last) = run.errors.splitlines()
+    assert last.startswith(f"trimaran: {strategy} failed: rank 1 ended with signal SIGKILL")
+
+
+def test_a_second_signal_to_the_launcher_ends_all_at_once(start) -> None:
+    run = start("run", *COMMANDS["torch-ddp"], *RESNET, *ENDLESS)
+    run.wait_for_step(3)
+    run.rank(1).suspend()  # so that there is no step to stop at
+    signalled = time.monotonic()
+    run.launcher.send_signal(signal.SIGINT)
+    time.sleep(1.3 * AGAIN_S)
+    run.launcher.send_signal(signal.SIGINT)
+    assert run.code() == 128 + signal.SIGINT
+    assert time.monotonic() - signalled < 20
+    assert run.errors.splitlines()[-1] == "trimaran: SIGINT again: ended at once; go on with --resume"
+    status = json.loads((run.run_dir / "status.json").read_text())
+    assert status["state"] == "failed"
+    assert status["reason"] == f"SIGINT twice: ended at once at step {status['step']}; go on with --resume"
+    assert status["step"] >= 3
+
+
+@pytest.mark.horovod
+def test_a_rank_that_is_stopped_is_named_by_the_others_which_end(start) -> None:
+    """Of the other strategies tests/faults tells."""
+    run = start("run", *COMMANDS["torch-horovod"], *RESNET, *ENDLESS, "--hang-timeout-s", "6")
+    run.wait_for_step(3)
+    rank = run.rank(1)
+    rank.suspend()
+    stopped = time.monotonic()
+    assert run.code() == 1
+    assert time.monotonic() - stopped < 40
+    (reason,) = {line for line in run.errors.splitlines() if "trimaran: rank 0: no progress for " in line}
+    reason = reason.partition("trimaran: ")[2]
+    assert f": waits for rank 1 (stopped; host {socket.gethostname()}, pid {rank.pid}, last sign " in reason
+    assert run.errors.splitlines()[-1] == f"trimaran: torch-horovod failed: {reason}"
+    status = json.loads((run.run_dir / "status.json").read_text())
+    assert (status["state"], status["reason"]) == ("failed", reason)
+    assert "in steps" in (run.run_dir / "stacks-0.txt").read_text()  # of training/loop.py
+    stacks = (run.run_dir / "stacks-1.txt").read_text()
+    assert re.search(rf"^thread {rank.pid} \(python.*\): state T, ", stacks, re.MULTILINE)
+
+
+def test_a_peer_that_never_joins_is_named(start, monkeypatch) -> None:
+    """As a process on another node whose fellow does not come up; torchrun itself would not have started it."""
+    place = {"RANK": "0", "WORLD_SIZE": "2", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"}
+    for name, value in {**place, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}.items():
+        monkeypatch.setenv(name, value)
+    run = start("run", "distributed.torch_ddp", *RESNET, "--hang-timeout-s", "5")
+    assert run.code() == 1
+    expected = "(joining the group): waits for rank 1 (no sign of life since this start); stacks in "
+    assert expected in run.errors.splitlines()[-1]
+    status = json.loads((run.run_dir / "status.json").read_text())
+    assert status["state"] == "failed"
+    assert not is_taken("--run-dir", run.run_dir)  # the same command may start again

@@ -3,8 +3,10 @@
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -27,12 +29,13 @@ STARTS = "import subprocess, sys; sys.exit(subprocess.call([sys.executable, '-m'
     [
         ("launcher", signal.SIGTERM, "SIGTERM"),
         ("launcher", signal.SIGUSR1, "SIGTERM"),  # nothing has begun
-        ("launcher", signal.SIGINT, "SIGINT"),
+        ("launcher", signal.SIGINT, "SIGTERM"),
         ("mpirun", signal.SIGTERM, "SIGUSR2"),
         ("srun", signal.SIGUSR1, "SIGUSR2"),
-        ("srun", signal.SIGINT, "SIGINT"),
+        ("srun", signal.SIGINT, "SIGUSR2"),
         ("ranks", signal.SIGTERM, "SIGTERM"),
         ("ranks", signal.SIGUSR2, "SIGUSR2"),
+        ("ranks", signal.SIGINT, "SIGINT"),
     ],
 )
 def test_a_warning_reaches_the_ranks_or_whoever_passes_it_on(tmp_path: Path, name, number, told) -> None:
@@ -53,3 +56,42 @@ def test_a_warning_reaches_the_ranks_or_whoever_passes_it_on(tmp_path: Path, nam
         process.send_signal(number)
         assert process.communicate(timeout=30) == (told, None)
         assert process.returncode == 3
+
+
+DEAF = """
+import os, signal
+for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGINT):
+    signal.signal(number, lambda number, frame: os.write(1, signal.Signals(number).name.encode() + b" "))
+signal.pthread_sigmask(signal.SIG_UNBLOCK, range(1, 32))
+print("ready", os.getpid(), flush=True)
+while True:
+    signal.pause()
+"""
+
+
+def test_a_second_signal_ends_even_ranks_that_heed_none(tmp_path: Path) -> None:
+    """Within a second of the first it would be the same warning; here that second is shorter."""
+    (tmp_path / "distributed").mkdir()
+    (tmp_path / "distributed" / "fake.py").write_text(DEAF)
+    code = (
+        "import sys; from launchers import child; child.AGAIN_S = 0.3; "
+        "child.run_child([sys.executable, '-c', sys.argv[2]], {'PYTHONPATH': sys.argv[1]}, sys.argv[1])"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path), STARTS],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        rank = int(process.stdout.readline().removeprefix("ready "))
+        process.send_signal(signal.SIGUSR1)
+        process.send_signal(signal.SIGTERM)  # the same warning: Slurm's to every process, say
+        time.sleep(0.6)
+        assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        told, errors = process.communicate(timeout=30)
+        assert process.returncode == 128 + signal.SIGINT
+    assert set(told.split()) == {"SIGUSR1", "SIGTERM", "SIGINT"}
+    assert errors == "trimaran: SIGINT again: ended at once; go on with --resume\n"
+    assert not psutil.pid_exists(rank) or psutil.Process(rank).status() == psutil.STATUS_ZOMBIE

@@ -24,6 +24,7 @@ FULL = Options(
     perturb_gradients=1,
     no_exchange=True,
     telemetry_interval_s=0.5,
+    hang_timeout_s=60.0,
 )
 HOROVOD = HorovodOptions(
     **vars(FULL),
@@ -112,6 +113,18 @@ def test_torchrun_starts_one_process_a_worker_and_listens_on_loopback_alone() ->
         *("-m", "distributed.torch_ddp", "--recipe", "r", "--workers", "3"),
     ]
     assert "--standalone" not in found
+
+
+def test_torchrun_waits_for_another_node_no_longer_than_its_ranks_would() -> None:
+    def joining(nodes: Nodes, timeout_s: float) -> list[str]:
+        options = Options(recipe="r", hang_timeout_s=timeout_s)
+        words = commands.training_command("torch-ddp", 2, options, python=("python",), nodes=nodes)
+        return [word for word in words[: words.index("distributed.torch_ddp")] if "rdzv" in word]
+
+    two = Nodes(2, ("a", "b"), port=20001)
+    assert joining(two, 600.0) == ["--rdzv-conf=timeout=600"]
+    assert joining(two, 10.0) == ["--rdzv-conf=timeout=50"]
+    assert joining(two, 0.0) == joining(Nodes(port=20001), 10.0) == []
 
 
 @pytest.mark.parametrize("strategy", ["torch-horovod", "tf-horovod"])

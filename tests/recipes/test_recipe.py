@@ -171,6 +171,7 @@ def test_a_number_written_as_an_integer_is_the_same_recipe() -> None:
         ("model.num_heads=3", "model.width", "multiple of model.num_heads"),
         ("model.context=0", "model.context", "at least 1"),
         ("run.log_every=0", "run.log_every", "1 or more"),
+        ("run.keep_checkpoints=1", "run.keep_checkpoints", "found 1, expected an integer of 2 or more"),
     ],
 )
 def test_a_mistake_is_told_by_its_key(override: str, key: str, expected: str) -> None:

@@ -1,4 +1,6 @@
+import errno
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -102,6 +104,28 @@ def test_status(tmp_path: Path) -> None:
         ValueError, match=r"'finished', expected one of running, completed, preempted, failed"
     ):
         write_status(tmp_path, "finished", 12)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+def test_on_a_full_disk_the_status_takes_the_place_of_the_one_before(
+    tmp_path: Path, monkeypatch, number: int
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    write_status(tmp_path, "preempted", 3, reason="a rather long reason " * 20)
+    before = (tmp_path / "status.json").read_text()
+    monkeypatch.setattr(run_log, "write_json", refuse)
+    if number == errno.EROFS:
+        with pytest.raises(OSError, match="Read-only"):
+            write_status(tmp_path, "failed", 4)
+        assert (tmp_path / "status.json").read_text() == before
+    else:
+        write_status(tmp_path, "failed", 4, "full", would_repeat=True)
+        status = json.loads((tmp_path / "status.json").read_text())
+        assert status == {"state": "failed", "step": 4, "reason": "full", "would_repeat": True}
+    with pytest.raises(OSError, match=os.strerror(number)):  # there is no place to take
+        write_status(tmp_path / "new", "failed", 4)
 
 
 @pytest.mark.parametrize("rank", [0, 1])

@@ -1,11 +1,15 @@
 import importlib.util
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from telemetry.run_log import RunLog, discard_after
+from telemetry.tensorboard import RecordWriter, ScalarWriter
 
 READ_EVENTS = """
 import json, sys, types
@@ -66,6 +70,18 @@ def test_resuming_hides_the_steps_that_were_discarded(tmp_path: Path) -> None:
     write_steps(tmp_path, range(6, 9), loss=2.0, resume=True)
     steps_1_to_4 = [[step, 1.0] for step in range(1, 5)]
     assert read_scalars(tmp_path)["loss"] == [*steps_1_to_4, [6, 2.0], [7, 2.0], [8, 2.0]]
+
+
+def test_a_full_disk_is_told_to_the_caller(tmp_path: Path) -> None:
+    writer = ScalarWriter(tmp_path)
+    writer.close()
+    writer._file = os.fdopen(os.open("/dev/full", os.O_WRONLY), "wb")
+    writer._records = RecordWriter(writer._file)
+    writer._next_flush_s = 0.0
+    with pytest.raises(OSError, match="No space left on device"):
+        writer.write(1, {"loss": 0.5})
+    with pytest.raises(OSError, match="No space left on device"):
+        writer.close()
 
 
 def test_events_are_written_without_a_framework(tmp_path: Path) -> None:

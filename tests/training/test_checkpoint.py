@@ -1,30 +1,20 @@
 import errno
+import hashlib
 import json
 import os
+import resource
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from training import checkpoint
-from training.checkpoint import CheckpointError, complete_steps, load, load_latest, save
+from tests.training.states import RECIPE_ID, make_state, put
+from training import checkpoint, tensor_file
+from training.checkpoint import CheckpointError, complete_steps, load, load_latest
 from training.state import State
 
-RECIPE_ID = "0123456789abcdef"
-EXTRA = {"tokens": 4096, "strategy": "torch-single", "workers": 1}
 FILES = ("model.safetensors", "optimizer.safetensors", "manifest.json")
-
-
-def make_state(step: int, moments: tuple[str, ...] = ("exp_avg", "exp_avg_sq"), dtype=np.float64) -> State:
-    rng = np.random.default_rng(step)
-
-    def arrays() -> dict[str, np.ndarray]:
-        return {name: rng.standard_normal(shape).astype(dtype) for name, shape in shapes.items()}
-
-    shapes = {"conv1.weight": (2, 3, 3, 3), "h.0.mlp.c_fc.bias": (4,), "fc.weight": (2, 4)}
-    buffers = {f"bn1.running_{name}": rng.standard_normal(3).astype(dtype) for name in ("mean", "var")}
-    return State(step, arrays(), buffers, {moment: arrays() for moment in moments})
 
 
 def assert_same(ours: State, theirs: State) -> None:
@@ -37,10 +27,6 @@ def assert_same(ours: State, theirs: State) -> None:
         for name, array in other.items():
             assert mine[name].dtype == array.dtype
             np.testing.assert_array_equal(mine[name], array)
-
-
-def put(folder: Path, step: int, keep: int = 9, recipe_id: str = RECIPE_ID, **kind) -> Path:
-    return save(folder, make_state(step, **kind), recipe_id=recipe_id, extra=EXTRA, keep=keep)
 
 
 @pytest.mark.parametrize("moments", [("momentum",), ("exp_avg", "exp_avg_sq")])
@@ -116,14 +102,72 @@ def test_a_missing_file_is_a_reason_too(tmp_path: Path, name: str) -> None:
         {"sha256": None},
         {"step": "nine"},
         {"sha256": {"../step-00000005/model.safetensors": "0" * 64}},
+        {"sha256": {"": "0" * 64}},
+        {"sha256": {"a\0b": "0" * 64}},
+        {"step": 5},
+        {"step": True},
+        {"step": 9.0},
+        {"step": -9},
+        {"step": 1e999},
     ],
 )
 def test_a_manifest_that_says_something_else_is_not_believed(tmp_path: Path, edit: dict) -> None:
     path = put(tmp_path, 9)
-    manifest = json.loads((path / "manifest.json").read_text())
-    (path / "manifest.json").write_text(json.dumps({**manifest, **edit}))
+    manifest = {**json.loads((path / "manifest.json").read_text()), **edit}
+    (path / "manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(CheckpointError):
         load(path)
+    del manifest["manifest_sha256"]  # nor if someone took the trouble to make it whole
+    manifest["manifest_sha256"] = checkpoint._manifest_digest(manifest)
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(CheckpointError):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "[" * 10**5, "null", "[]", "{}", "9" * 5000, " " * 2**21 + "{}", "\xff\xfe"]
+)
+def test_a_manifest_that_is_none_at_all_is_told_so(tmp_path: Path, text: str) -> None:
+    path = put(tmp_path, 9)
+    (path / "manifest.json").write_text(text, "latin-1")
+    with pytest.raises(CheckpointError, match=r"manifest.json: not a readable manifest \("):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(
+            b"",
+            b"\xff" * 64,
+            (2**63).to_bytes(8, "little") + b"{}",
+            (2).to_bytes(8, "little") + b"{}" + b"more",
+        ),
+        (64).to_bytes(8, "little") + b'{"a":{"dtype":"F32","shape":[4294967296],"data_offsets":[0,4]}}  ',
+        (64).to_bytes(8, "little")
+        + b'{"a":{"dtype":"BF16","shape":[2],"data_offsets":[0,4]}}'.ljust(64)
+        + b"1234",
+    ],
+)
+def test_tensors_that_are_none_are_told_even_with_the_right_digest(tmp_path: Path, content: bytes) -> None:
+    path = put(tmp_path, 9)
+    manifest = json.loads((path / "manifest.json").read_text())
+    del manifest["manifest_sha256"]
+    (path / "model.safetensors").write_bytes(content)
+    manifest["sha256"]["model.safetensors"] = hashlib.sha256(content).hexdigest()
+    manifest["manifest_sha256"] = checkpoint._manifest_digest(manifest)
+    (path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(CheckpointError, match=r"model.safetensors: cannot be read"):
+        load(path)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    path = put(tmp_path, 9)
+    for name in ("model.safetensors", "manifest.json"):
+        (path / name).unlink()
+        os.mkfifo(path / name)
+        with pytest.raises(CheckpointError, match=name):
+            load(path)
 
 
 def test_a_file_swapped_for_another_whole_one_is_noticed(tmp_path: Path) -> None:
@@ -139,16 +183,6 @@ def test_another_recipes_checkpoint_is_skipped(tmp_path: Path) -> None:
     assert state.step == 5
     assert len(skipped) == 1
     assert "fedcba9876543210" in skipped[0]
-
-
-def test_the_newest_are_kept_and_an_older_one_of_the_same_step_is_replaced(tmp_path: Path) -> None:
-    for step in (2, 10, 4):
-        put(tmp_path, step, keep=2)
-    # By number and not by name; what was just saved may be among the older ones.
-    assert complete_steps(tmp_path) == [4, 10]
-    put(tmp_path, 10, keep=2, moments=("momentum",))
-    assert set(load(tmp_path / "step-00000010")[0].moments) == {"momentum"}
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-00000004", "step-00000010"]
 
 
 def test_what_an_interrupted_save_left_is_no_checkpoint_and_is_swept_away(
@@ -191,21 +225,51 @@ def test_a_checkpoint_is_complete_and_on_the_disk_before_it_has_its_name(tmp_pat
     assert synced[-2:] == ["renamed", tmp_path.name]
 
 
-def test_a_disk_that_refuses_leaves_the_older_checkpoints(tmp_path: Path, monkeypatch) -> None:
+@pytest.mark.parametrize(
+    ("module", "call"),
+    [(tensor_file, "allocate"), (os, "fsync"), (os, "rename")],
+    ids=lambda each: str(each)[:8],
+)
+def test_a_disk_that_refuses_leaves_the_older_checkpoints_and_no_half_of_this_one(
+    tmp_path: Path, monkeypatch, module, call: str
+) -> None:
     put(tmp_path, 5, keep=1)
 
     def full(*_) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr(os, "fsync", full)
+        patch.setattr(module, call, full)
         with pytest.raises(OSError, match=r"No space left"):
             put(tmp_path, 9, keep=1)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000005"]
     assert load_latest(tmp_path, RECIPE_ID)[0].step == 5
 
 
+def test_a_file_that_may_not_grow_so_large_is_one_clean_error(tmp_path: Path) -> None:
+    """The kernel's own refusal: without the space reserved, half of a file would be there by then."""
+    put(tmp_path, 5)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (600, hard))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            put(tmp_path, 9)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000005"]
+
+
+def test_all_space_is_reserved_before_anything_is_written(tmp_path: Path, monkeypatch) -> None:
+    calls: list[str] = []
+    monkeypatch.setattr(checkpoint, "reserve", lambda path, size: calls.append(f"reserve {size}"))
+    monkeypatch.setattr(checkpoint, "write_tensors", lambda *_, durable: calls.append("write") or "0" * 64)
+    put(tmp_path, 9)
+    assert [call.split()[0] for call in calls] == ["reserve", "reserve", "write", "write"]
+    assert sum(int(call.split()[1]) for call in calls[:2]) == checkpoint.bytes_needed(make_state(9))
+
+
 def test_other_names_in_the_folder_are_no_checkpoints(tmp_path: Path) -> None:
-    for name in ("step-", "step-x", "step-0000000a", "notes"):
+    for name in ("step-", "step-x", "step-0000000a", "step-9", "step-0000000٣", "step-0000000²", "notes"):
         (tmp_path / name).mkdir()
     assert complete_steps(tmp_path) == []
     assert load_latest(tmp_path, RECIPE_ID) == (None, {}, [])

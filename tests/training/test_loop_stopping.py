@@ -94,7 +94,7 @@ def test_all_ranks_stop_at_one_step_whoever_is_warned(train_together, tmp_path: 
 
 
 class Noting(Watch):
-    """A watch that notes how long the next sign of progress may take: "long" or "short"."""
+    """A watch that notes its phases, and how long the next sign of progress may take: "long" or "short"."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -103,6 +103,10 @@ class Noting(Watch):
     def begin(self) -> None:
         """The first step compiles."""
         self.signs.append("begin")
+
+    def enter(self, phase: str) -> None:
+        """What now comes may take long."""
+        self.signs.append(phase)
 
     def progress(self, next_takes_long: bool = False) -> None:
         """One more."""
@@ -114,9 +118,46 @@ def test_steps_evaluation_batches_and_saves_are_signs_of_progress(train_tiny) ->
     train_tiny("steps=4", "run.checkpoint_every=3", watch=watch)
     batches = -(-359 // 48)
     assert watch.signs == [
-        *("begin", "short", "short"),
-        *("long", "long"),  # while it saves, and until the step after that, for which all wait
-        "long",  # until the first batch is evaluated
+        *("preparing", "begin", "short", "short"),
+        *("saving", "long"),  # until the step after that, for which all wait
+        "evaluating",
         *["short"] * batches,
-        *("long", "long"),
+        *("saving", "long", "leaving the group"),
     ]
+
+
+def test_the_watch_knows_the_step_and_whether_data_is_waited_for(train_tiny) -> None:
+    watch, seen = Watch(), []
+
+    def note(step: int) -> None:
+        seen.append((step, watch.step, watch.phase))
+
+    train_tiny("steps=3", hook=note, watch=watch)
+    assert seen == [(1, 0, "in a step"), (2, 1, "in a step"), (3, 2, "in a step")]
+    assert (watch.step, watch.phase) == (3, "leaving the group")
+    feed = watch.fed(note_phase(watch) for _ in range(2))
+    assert [(given, watch.phase) for given in feed] == [("waiting for data", "in a step")] * 2
+
+
+def note_phase(watch: Watch) -> str:
+    return watch.phase
+
+
+def test_a_second_signal_ends_at_once_and_the_status_says_at_which_step(train_tiny, tmp_path: Path) -> None:
+    """The watch here does not end the process, so the run goes on to its agreed stop."""
+    now_s, seen = [0.0], []
+    watch = Watch(end=lambda code: seen.append((code, status(tmp_path / "run"))), clock=lambda: now_s[0])
+
+    def hook(step: int) -> None:
+        if step == 4:
+            watch.belongs_to(tmp_path / "run", 3, is_main=True)
+            for later_s in (0.0, 1.0, 0.1):  # the second is the same warning yet
+                now_s[0] += later_s
+                watch.hear(signal.SIGINT)
+
+    assert train_tiny(hook=hook, watch=watch)[0] == 75
+    reason = "SIGINT twice: ended at once at step 3; go on with --resume"
+    assert seen == [(130, {"state": "failed", "step": 3, "reason": reason})]
+    watch.hear(signal.SIGINT)  # now nothing is left to stop
+    assert len(seen) == 1
+    assert status(tmp_path / "run")["state"] == "preempted"

@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import subprocess
@@ -11,7 +12,7 @@ import pytest
 from data.errors import DataError
 from recipes.checking import RecipeError
 from telemetry.run_log import write_status
-from training.problems import UsageError
+from training.problems import NotRestarted, TrainingFailed, UsageError
 from training.process import guarded, report_failure
 
 ROOT = Path(__file__).parents[2]
@@ -68,6 +69,68 @@ def test_a_failure_is_recorded_with_its_traceback_and_told_in_one_line(tmp_path:
     status = (tmp_path / "status.json").read_text()
     assert '"failed"' in status
     assert "rank 2 failed at step 5" in status
+
+
+def test_the_first_failure_keeps_its_place_and_each_says_what_to_do(tmp_path: Path, capsys) -> None:
+    class OutOfMemoryError(RuntimeError):
+        pass
+
+    write_status(tmp_path, "running", 3)
+    report_failure(tmp_path, 1, 5, OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"))
+    report_failure(tmp_path, 0, 5, RuntimeError("Connection closed by peer"))
+    first, second = capsys.readouterr().err.splitlines()
+    assert "2.00 GiB; out of memory: start with a larger --accumulation" in first
+    assert "another rank or its node is gone" in second
+    status = json.loads((tmp_path / "status.json").read_text())
+    assert status["reason"].startswith("rank 1 failed at step 5: OutOfMemoryError: CUDA out of memory")
+    assert "would_repeat" not in status
+
+
+def test_a_failure_that_would_come_again_is_marked_and_is_a_sentence(tmp_path: Path, capsys) -> None:
+    error = TrainingFailed("step 5: the loss is not finite")
+    error.add_note("all the samples")
+    report_failure(tmp_path, 0, 5, error)
+    assert json.loads((tmp_path / "status.json").read_text()) == {
+        "state": "failed",
+        "step": 5,
+        "reason": "rank 0 failed at step 5: step 5: the loss is not finite",
+        "would_repeat": True,
+    }
+    assert "all the samples" in (tmp_path / "failure-0.txt").read_text()
+    assert "all the samples" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "known"), [(MemoryError("Unable to allocate 7 TiB"), True), (RuntimeError("a bug"), False)]
+)
+def test_before_the_first_step_too_a_known_failure_is_one_line(monkeypatch, capsys, error, known) -> None:
+    class Exited(BaseException):
+        pass
+
+    def leave(code: int) -> None:
+        assert code == 1
+        raise Exited
+
+    monkeypatch.setattr(os, "_exit", leave)
+    with pytest.raises(Exited if known else RuntimeError):
+        guarded(raises(error), rank=3)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == known
+    assert (
+        not known
+        or "rank 3 failed before its first step: MemoryError: Unable to allocate 7 TiB; out" in lines[0]
+    )
+
+
+@pytest.mark.parametrize(("launcher", "expected"), [(None, 75), ("direct", 75), ("torchrun", 0)])
+def test_what_torchrun_is_not_to_start_again_ends_at_once(monkeypatch, capsys, launcher, expected) -> None:
+    monkeypatch.delenv("TRIMARAN_LAUNCHER", raising=False)
+    if launcher:
+        monkeypatch.setenv("TRIMARAN_LAUNCHER", launcher)
+    assert guarded(raises(NotRestarted("stopped", 75)), rank=0) == expected
+    monkeypatch.setattr("training.process.HEAD_START_S", 0.0)
+    assert guarded(raises(NotRestarted("stopped", 75)), rank=1) == expected
+    assert capsys.readouterr().err == "trimaran: stopped\n"
 
 
 def test_a_failure_that_cannot_be_recorded_is_still_told(tmp_path: Path, capsys) -> None:

@@ -133,6 +133,23 @@ def test_an_existing_directory_is_taken_only_if_it_is_empty(open_tiny, tmp_path:
         open_tiny(name="file/run")
 
 
+def test_what_a_start_left_that_hung_before_it_began_is_no_run(open_tiny, tmp_path: Path) -> None:
+    (tmp_path / "run" / ".ranks").mkdir(parents=True)
+    for name in ("status.json", "failure-0.txt", "stacks-0.txt", "stacks-1.txt", ".ranks/0.json"):
+        (tmp_path / "run" / name).touch()
+    assert open_tiny().start.step == 0
+    (tmp_path / "run" / "run.json").touch()
+    with pytest.raises(UsageError, match=r"^--run-dir .*/run: exists already; .*--resume"):
+        open_tiny()
+
+
+@pytest.mark.parametrize("seconds", [-1.0, 4.9, 1e6, float("nan"), float("inf")])
+def test_a_timeout_of_a_hang_is_checked(open_tiny, seconds: float) -> None:
+    with pytest.raises(UsageError, match=r"^--hang-timeout-s: found .*, expected 5 to 604800 seconds, or 0"):
+        open_tiny(hang_timeout_s=seconds)
+    assert open_tiny(hang_timeout_s=5.0).options.hang_timeout_s == 5
+
+
 def test_a_name_that_no_disk_takes_is_told(open_tiny) -> None:
     with pytest.raises(UsageError, match=r"^--run-dir ") as caught:
         open_tiny(name="x" * 300)

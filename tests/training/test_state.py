@@ -4,7 +4,7 @@ import pytest
 from models.initial import initial_values
 from models.specs import buffer_table, parameter_table
 from recipes.recipe import load_recipe
-from training.state import digest, initial_state
+from training.state import digest, initial_state, misfit
 
 
 @pytest.mark.parametrize(
@@ -48,3 +48,38 @@ def test_a_digest_knows_names_shapes_types_and_values_and_not_their_order() -> N
         {**arrays, "b": np.nextafter(arrays["b"], 2)},
     ]
     assert len({digest(arrays), *map(digest, others)}) == 6
+
+
+@pytest.mark.parametrize("name", ["verify-resnet", "verify-gpt"])
+def test_a_state_fits_its_own_recipe(name: str) -> None:
+    recipe = load_recipe(name)
+    assert misfit(recipe, initial_state(recipe)) is None
+
+
+@pytest.mark.parametrize(
+    ("spoil", "told"),
+    [
+        (
+            lambda state: state.parameters.pop("wpe.weight"),
+            "'wpe.weight': found none, expected float64 [48, 24]",
+        ),
+        (lambda state: state.parameters.update(x=np.ones(2)), "'x': found float64 [2], expected none"),
+        (
+            lambda state: state.parameters.update({"wpe.weight": np.ones((24, 48))}),
+            "'wpe.weight': found float64 [24, 48], expected float64 [48, 24]",
+        ),
+        (
+            lambda state: state.parameters.update({"wpe.weight": np.ones((48, 24), np.float32)}),
+            "'wpe.weight': found float32 [48, 24], expected float64 [48, 24]",
+        ),
+        (lambda state: state.buffers.update(y=np.ones(())), "'y': found float64 [], expected none"),
+        (lambda state: state.moments["exp_avg"].pop("wpe.weight"), "'exp_avg.wpe.weight': found none"),
+        (lambda state: state.moments.pop("exp_avg_sq"), "'exp_avg_sq."),
+        (lambda state: state.moments.update(momentum={"z": np.ones(1)}), "'momentum.z': found float64 [1]"),
+    ],
+)
+def test_the_first_tensor_that_does_not_fit_is_named(spoil, told: str) -> None:
+    recipe = load_recipe("verify-gpt", ("model.context=48", "model.width=24"))
+    state = initial_state(recipe)
+    spoil(state)
+    assert misfit(recipe, state).startswith(told)

@@ -1,0 +1,90 @@
+"""Real runs in which one worker alone computes a NaN: no rank applies it, and nothing of it is saved."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from data.order import SampleOrder
+from recipes.recipe import from_dict
+from tests.distributed.plants import planted
+from training import checkpoint
+from training.run import open_recipe_source
+
+pytestmark = pytest.mark.timeout(300)
+TINY = str(Path(__file__).parent / "tiny-resnet.toml")
+OPTIONS = ("--recipe", TINY, "--set", "steps=9", "run.checkpoint_every=2", "run.log_every=100")
+TORCH = """
+def plant(toolbox):
+    whole, calls = toolbox.loss_sum, []
+    def poisoned(*arguments):
+        calls.append(1)
+        return whole(*arguments) * (float("nan") if RANK == "1" and len(calls) == 5 else 1.0)
+    toolbox.loss_sum = poisoned
+"""
+TENSORFLOW = """
+def plant(toolbox):
+    import tensorflow as tf
+    whole_function, whole_placement, factor, calls = toolbox.gradients_function, toolbox.placement, [], []
+    def gradients_function(model, run):
+        gradients_of = whole_function(model, run)
+        factor.append(tf.Variable(1.0, dtype=tf.float64))
+        def poisoned(*arguments):
+            loss, gradients = gradients_of(*arguments)
+            replica = int(RANK) if RANK else tf.distribute.get_replica_context().replica_id_in_sync_group
+            own = tf.where(tf.equal(replica, 1), factor[0], tf.ones([], tf.float64))
+            return loss * tf.cast(own, loss.dtype), [g * tf.cast(own, g.dtype) for g in gradients]
+        return poisoned
+    def placement(run):
+        place = whole_placement(run)
+        def counted(batches):
+            calls.append(1)
+            factor[0].assign(float("nan") if len(calls) == 5 else 1.0)
+            return place(batches)
+        return counted
+    toolbox.gradients_function, toolbox.placement = gradients_function, placement
+"""
+FP16 = ("--compression", "fp16")
+
+
+@pytest.mark.parametrize(
+    ("strategy", "more"),
+    [
+        ("torch-ddp", ()),
+        ("tf-mirrored", ()),
+        pytest.param("torch-horovod", FP16, marks=pytest.mark.horovod),
+        pytest.param("tf-horovod", FP16, marks=pytest.mark.horovod),
+    ],
+)
+def test_a_nan_on_rank_1_ends_the_run_at_its_step(tmp_path: Path, strategy: str, more: tuple) -> None:
+    is_torch = strategy.startswith("torch")
+    place = f"distributed.toolbox_{'torch' if is_torch else 'tf'}"
+    run_dir = tmp_path / "run"
+    restarts = ("--max-restarts", "2")  # which are none for what would come again
+    command = ("launchers.train", strategy, "--workers", "2", *OPTIONS, *more, *restarts)
+    ended = subprocess.run(
+        [sys.executable, "-m", *command, "--run-dir", str(run_dir)],
+        env=planted(tmp_path / "planted", TORCH if is_torch else TENSORFLOW, place),
+        capture_output=True,
+        text=True,
+        timeout=240,
+    )
+    assert ended.returncode == 1, ended.stdout + ended.stderr
+    (*_, line) = ended.stderr.splitlines()
+    assert line.startswith(f"trimaran: {strategy} failed: rank "), ended.stderr
+    assert "step 5: the loss or its gradient is not finite" in line
+    assert "step 4 is the last checkpoint" in line
+    assert checkpoint.complete_steps(run_dir / "checkpoints") == [2, 4]
+    state, _ = checkpoint.load(run_dir / "checkpoints" / "step-00000004")
+    assert all(np.isfinite(array).all() for array in (*state.parameters.values(), *state.buffers.values()))
+    status = json.loads((run_dir / "status.json").read_text())
+    assert (status["state"], status["step"], status["would_repeat"]) == ("failed", 6, True)
+    assert len(json.loads((run_dir / "run.json").read_text())["segments"]) == 1
+    recipe = from_dict(json.loads((run_dir / "run.json").read_text())["recipe"])
+    num_samples = open_recipe_source(recipe, "train").num_samples
+    ids = SampleOrder(num_samples, recipe.data.global_batch, recipe.seed).ids(4)[0]
+    note = next(run_dir.glob("failure-*.txt")).read_text()
+    assert f"The samples of step 5, by their ids: {', '.join(map(str, ids))}" in note
