@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from data.errors import DataError
-from data.windows import cut_windows
+from data.windows import all_windows, shifted
 
 _MAGIC = 20240520  # llm.c, dataloader.h
 _HEADER_BYTES = 256 * 4
@@ -48,9 +48,13 @@ class TokenShards:
     def _shards(self) -> list[np.ndarray]:
         return [_map_shard(path) for path in self._paths]
 
+    @cached_property
+    def _windows(self) -> list[np.ndarray]:
+        return [all_windows(shard, self._context) for shard in self._shards]
+
     def __getstate__(self) -> dict[str, Any]:
         """Loader processes map the files themselves: a pickled map would carry all of their contents."""
-        return {key: value for key, value in self.__dict__.items() if key != "_shards"}
+        return {key: value for key, value in self.__dict__.items() if key not in ("_shards", "_windows")}
 
     @cached_property
     def fingerprint(self) -> str:
@@ -63,16 +67,22 @@ class TokenShards:
         return digest.hexdigest()
 
     def batch(self, ids: np.ndarray, epochs: np.ndarray) -> dict[str, Any]:
-        inputs = np.empty((len(ids), self._context), np.int32)
-        targets = np.empty_like(inputs)
         shard_of = np.searchsorted(self._first_ids, ids, side="right") - 1
-        for index in np.unique(shard_of):
-            rows = shard_of == index
-            local_ids = ids[rows] - self._first_ids[index]
-            inputs[rows], targets[rows] = cut_windows(self._shards[index], local_ids, self._context)
-            self._check_ids(inputs[rows], self._paths[index])
-            self._check_ids(targets[rows], self._paths[index])
+        windows = self._gather(shard_of, ids - self._first_ids[shard_of])
+        if int(windows.max(initial=0)) >= self._vocabulary:
+            row = int(windows.max(axis=1).argmax())
+            self._check_ids(windows[row], self._paths[shard_of[row]])
+        inputs, targets = shifted(windows)
         return {"inputs": inputs, "targets": targets, "replaced": 0}
+
+    def _gather(self, shard_of: np.ndarray, places: np.ndarray) -> np.ndarray:
+        """Window places[k] of shard shard_of[k] for each k, copied: uint16 [n, T + 1]."""
+        if len(shard_of) and (shard_of == shard_of[0]).all():
+            return self._windows[shard_of[0]][places]
+        chosen = np.empty((len(places), self._context + 1), np.uint16)
+        for row, shard, place in zip(chosen, shard_of.tolist(), places.tolist(), strict=True):
+            row[:] = self._windows[shard][place]
+        return chosen
 
     def target_count(self, ids: np.ndarray) -> int:
         return len(ids) * self._context
@@ -111,6 +121,7 @@ def _map_shard(path: Path) -> np.ndarray:
                 )
         if size % 2 or size <= skipped:
             raise DataError(f"{path}: found {size} bytes, expected uint16 token ids; prepare the shard again")
-        return np.memmap(path, "<u2", "r", offset=skipped)
+        # Without memmap's own class, whose slices take five times as long.
+        return np.asarray(np.memmap(path, "<u2", "r", offset=skipped))
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}; check data.path") from error
