@@ -93,6 +93,17 @@ def test_evaluation_takes_the_middle_of_the_image_resized_to_256_for_224():
     assert pixels[-1, -1, 0] == pytest.approx(255 * 367 / 511, abs=1.5)
 
 
+def test_shrinking_averages():
+    """As torchvision does and tf.image.resize does not: noise becomes grey instead of other noise."""
+    noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(noise).save(stream, "PNG")
+    file = ImageFile(stream.getvalue())
+    assert np.std(noise) > 70
+    assert np.std(center_crop(file, 14)) < 12
+    assert np.std(random_resized_crop(file, 4, (0, 0, 0))) < 15
+
+
 def test_grey_and_palette_images_become_rgb():
     for mode, stored_as in {"L": "PNG", "P": "PNG", "RGBA": "PNG", "CMYK": "JPEG", "1": "PNG"}.items():
         image = gradient(40, 30, stored_as, mode)
