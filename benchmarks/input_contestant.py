@@ -11,6 +11,8 @@ import os
 import sys
 import time
 from collections.abc import Callable, Generator, Iterator
+from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,7 @@ import psutil  # type: ignore[import-untyped]  # ships none
 import simplejpeg
 from PIL import Image
 
+from benchmarks.decoders import BATCH, DECODERS, decoded
 from data.augment import _random_box
 from data.order import SampleOrder
 from data.pipeline import train_batches
@@ -26,9 +29,12 @@ from data.sources import open_source
 
 IMAGE_SIZE, IMAGE_BATCH, NUM_CLASSES = 224, 32, 2
 CONTEXT, TOKEN_BATCH, VOCABULARY = 1024, 32, 50257
-WINDOW_BATCHES = {"images": 4, "tokens": 400}
+WINDOW_BATCHES = {"images": 4, "tokens": 400, "decoders": 6}
 MANY_STEPS = 100_000
 SETTLES_S = 1.0
+
+Box = tuple[int, int, int, int]
+"""Left, top, width and height in pixels."""
 
 
 def ours(kind: str, folder: Path, loader_workers: int = 0) -> Iterator[Any]:
@@ -72,16 +78,32 @@ def decoded_images(folder: Path) -> Iterator[Any]:
         yield pixels
 
 
-def cropped_images(folder: Path) -> Iterator[Any]:
-    """simplejpeg and Pillow's resizing, as little around them as possible."""
+def cropped_images(folder: Path, resize: Callable[[np.ndarray, Box], Any]) -> Iterator[Any]:
+    """simplejpeg and a resizing, as little around them as possible."""
     for paths, random in _image_batches(folder):
         images = np.empty((IMAGE_BATCH, IMAGE_SIZE, IMAGE_SIZE, 3), np.uint8)
         for row, path in zip(images, paths, strict=True):
-            image = Image.fromarray(simplejpeg.decode_jpeg(path.read_bytes()))
-            left, top, width, height = _random_box(*image.size, random)
-            box = (left, top, left + width, top + height)
-            row[:] = np.asarray(image.resize((IMAGE_SIZE, IMAGE_SIZE), Image.Resampling.BILINEAR, box=box))
+            pixels = simplejpeg.decode_jpeg(path.read_bytes())
+            row[:] = resize(pixels, _random_box(pixels.shape[1], pixels.shape[0], random))
         yield images
+
+
+def resized_by_pillow(pixels: np.ndarray, box: Box) -> np.ndarray:
+    """Averages when it shrinks: a triangle as wide as the ratio."""
+    left, top, width, height = box
+    edges = (left, top, left + width, top + height)
+    size = (IMAGE_SIZE, IMAGE_SIZE)
+    return np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BILINEAR, box=edges))
+
+
+def resized_by_opencv(pixels: np.ndarray, box: Box, averaged: bool) -> Any:
+    """averaged: over the area that a pixel covers; otherwise the nearest four, as tf.image.resize."""
+    cv2 = import_module("cv2")
+    left, top, width, height = box
+    shrinks = averaged and max(width, height) > IMAGE_SIZE
+    part = pixels[top : top + height, left : left + width]
+    how = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return cv2.resize(part, (IMAGE_SIZE, IMAGE_SIZE), interpolation=how)
 
 
 def tf_images(folder: Path) -> Iterator[Any]:
@@ -121,12 +143,15 @@ def copied_tokens(folder: Path) -> Iterator[Any]:
 
 
 Make = Callable[[Path], Iterator[Any]]
+AREA, LINEAR = "simplejpeg and OpenCV's INTER_AREA alone", "simplejpeg and OpenCV's INTER_LINEAR alone"
 CONTESTANTS: dict[str, dict[str, Make]] = {
     "images": {
         "ours": lambda folder: ours("images", folder),
         "through a loader process": lambda folder: ours("images", folder, 1),
         "simplejpeg, decoding alone": decoded_images,
-        "simplejpeg and Pillow's resizing alone": cropped_images,
+        "simplejpeg and Pillow's resizing alone": partial(cropped_images, resize=resized_by_pillow),
+        AREA: partial(cropped_images, resize=partial(resized_by_opencv, averaged=True)),
+        LINEAR: partial(cropped_images, resize=partial(resized_by_opencv, averaged=False)),
         "Pillow, as torchvision does it": pillow_images,
         "tf.data": tf_images,
     },
@@ -137,8 +162,13 @@ CONTESTANTS: dict[str, dict[str, Make]] = {
         "NumPy's gather alone": gathered_tokens,
         "nanoGPT's get_batch": nanogpt_tokens,
     },
+    "decoders": {name: partial(decoded, name) for name in DECODERS},
 }
-SAMPLES = {"images": IMAGE_BATCH, "tokens": TOKEN_BATCH * CONTEXT}
+NEEDED = {"tf.data": "tensorflow", AREA: "cv2", LINEAR: "cv2"} | {
+    name: package for name, (package, _) in DECODERS.items()
+}
+"""The package that a contestant needs, where it needs one: it takes part if that is installed."""
+SAMPLES = {"images": IMAGE_BATCH, "tokens": TOKEN_BATCH * CONTEXT, "decoders": BATCH}
 
 
 def main() -> None:

@@ -18,13 +18,22 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks.input_contestant import CONTESTANTS, VOCABULARY
+from benchmarks.input_contestant import CONTESTANTS, NEEDED, VOCABULARY
 from benchmarks.interval import Ratio, ratio_of_medians
 from benchmarks.results import RESULTS, section, table_row, write_section
 from training.options import parse
 
 HEADER = ("", "ours", "theirs", "ratio", "95 % interval", "target", "")
-UNITS = {"images": (1.0, "images/s"), "tokens": (1e-6, "million tokens/s")}
+UNITS = {
+    "images": (1.0, "images/s"),
+    "tokens": (1e-6, "million tokens/s"),
+    "decoders": (1.0, "images/s"),
+}
+TITLES = {
+    "images": "Input, a core's images a second",
+    "tokens": "Input, a core's tokens a second",
+    "decoders": "Input, JPEG decoders alone",
+}
 WIDTH, HEIGHT, QUALITY = 500, 375, 96
 PHOTOGRAPHS, NUM_TOKENS = 96, 100_000_000
 GRAIN = 3.0
@@ -36,7 +45,7 @@ class InputOptions:
     """Race our loader against others, one core each."""
 
     kinds: str = "images,tokens"
-    """Which, separated by commas."""
+    """Which of images, tokens and decoders (those that are installed), separated by commas."""
     rounds: int = 8
     """Times that every contestant is started afresh."""
     windows: int = 6
@@ -51,9 +60,9 @@ def main() -> None:
     """One section a kind."""
     options = parse(InputOptions, "python -m benchmarks.race_input")
     for kind in options.kinds.split(","):
-        title = f"Input, a core's {kind} a second"
+        title = TITLES[kind]
         with tempfile.TemporaryDirectory(prefix="input-") as folder:
-            notes = make_photographs(Path(folder)) if kind == "images" else make_tokens(Path(folder))
+            notes = make_tokens(Path(folder)) if kind == "tokens" else make_photographs(Path(folder))
             rates = race(kind, Path(folder), options)
         rounds = len(rates["ours"])
         text = section(
@@ -68,7 +77,7 @@ def main() -> None:
 
 def race(kind: str, folder: Path, options: InputOptions) -> dict[str, list[list[float]]]:
     """Samples a second of CPU time by contestant, round and window; they take turns A B C C B A …"""
-    names = [name for name in CONTESTANTS[kind] if name != "tf.data" or find_spec("tensorflow")]
+    names = [name for name in CONTESTANTS[kind] if name not in NEEDED or find_spec(NEEDED[name])]
     rates: dict[str, list[list[float]]] = {name: [] for name in names}
     deadline = time.monotonic() + 60 * options.max_minutes
     for number in range(options.rounds):
