@@ -20,7 +20,7 @@ export GIVEN $(VARIABLES)
 # So that python -m finds the packages of this checkout, and no others, even under PYTHONSAFEPATH.
 export PYTHONPATH := $(CURDIR)
 
-.PHONY: setup horovod test study verify lint clean
+.PHONY: setup horovod test faults study verify lint clean
 
 # Where Horovod cannot be built it says so, and the four strategies that do without it are set up all the same.
 setup:
@@ -36,6 +36,10 @@ test: setup
 	@.venv/bin/python tools/install_slurm.py
 	@.venv/bin/python tools/install_browser.py
 	.venv/bin/python -m pytest
+
+# Every fault under every strategy (docs/reliability.md), of which make test has a choice; under an hour on 2 cores.
+faults: setup
+	TRIMARAN_FUZZ_EXAMPLES=20 .venv/bin/python -m pytest tests/faults -m "faults_all or not faults_all"
 
 study: setup
 	.venv/bin/python -m scaling.study

@@ -1,7 +1,6 @@
 """A folder of images laid out like ImageNet: train/<class>/*.JPEG and val/<class>/*.JPEG."""
 
 import hashlib
-import io
 import os
 from collections.abc import Iterator
 from functools import cached_property
@@ -9,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
 from data.augment import center_crop, random_resized_crop
 from data.errors import DataError
+from data.image_file import ImageFile
 
 _SUFFIXES = (".jpeg", ".jpg", ".png")
 _FOLDERS = {"train": "train", "validation": "val"}
@@ -110,12 +109,12 @@ class ImageFolder:
         except OSError as error:  # a file system in trouble is no corrupt image: never skipped
             raise DataError(f"{path}: {error.strerror}; check data.path") from error
         try:
-            with Image.open(io.BytesIO(contents)) as image:
-                if self._is_training:
-                    key = (self._seed, epoch, sample)
-                    return np.asarray(random_resized_crop(image, self._image_size, key))
-                return np.asarray(center_crop(image, self._image_size))
-        except Exception as error:  # damaged files raise errors of a dozen types in Pillow's decoders
+            file = ImageFile(contents)
+            if self._is_training:
+                key = (self._seed, epoch, sample)
+                return np.asarray(random_resized_crop(file, self._image_size, key))
+            return np.asarray(center_crop(file, self._image_size))
+        except Exception as error:  # damaged files raise errors of a dozen types in the decoders
             raise _CorruptImage(" ".join(str(error).split())) from error
 
 

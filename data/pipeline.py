@@ -89,10 +89,12 @@ class _LocalBatches(Sequence):
         ids, epochs = self._order.ids(step)
         local = self._positions.reshape(-1)
         batch = self._source.batch(ids[local], epochs[local])
+        # Grain sends contiguous arrays through shared memory, all others through a pipe.
+        inputs, targets = (np.ascontiguousarray(batch[key]) for key in ("inputs", "targets"))
         shape = self._positions.shape
         return {
-            "inputs": batch["inputs"].reshape(*shape, *batch["inputs"].shape[1:]),
-            "targets": batch["targets"].reshape(*shape, *batch["targets"].shape[1:]),
+            "inputs": inputs.reshape(*shape, *inputs.shape[1:]),
+            "targets": targets.reshape(*shape, *targets.shape[1:]),
             "target_count": self._source.target_count(ids),
             "replaced": batch["replaced"],
         }

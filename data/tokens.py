@@ -8,6 +8,7 @@ of 256 int32: magic number, version, number of tokens.
 
 import hashlib
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from data.errors import DataError
+from data.windows import shifted
 
 _MAGIC = 20240520  # llm.c, dataloader.h
 _HEADER_BYTES = 256 * 4
@@ -37,7 +39,7 @@ class TokenShards:
         self._vocabulary = vocabulary
         self._shards = [_open_shard(each) for each in _shard_paths(Path(path), split)]
         for shard in self._shards:
-            self._check_ids(shard.read(np.zeros(1, np.int64), min(_SAMPLE_TOKENS, shard.length)), shard.path)
+            self._check_ids(shard.read(0, min(_SAMPLE_TOKENS, shard.length)), shard.path)
         self._first_ids = np.cumsum([0] + [max(0, (shard.length - 1) // context) for shard in self._shards])
         self.num_samples = int(self._first_ids[-1])
         if not self.num_samples:
@@ -52,19 +54,20 @@ class TokenShards:
         for shard in self._shards:
             digest.update(shard.length.to_bytes(8, "little"))
             for start, length in _parts(shard.length, 16):
-                digest.update(shard.read(np.array([start]), min(length, _SAMPLE_TOKENS)).tobytes())
+                digest.update(shard.read(start, min(length, _SAMPLE_TOKENS)).tobytes())
         return digest.hexdigest()
 
     def batch(self, ids: np.ndarray, epochs: np.ndarray) -> dict[str, Any]:
-        inputs = np.empty((len(ids), self._context), np.int32)
-        targets = np.empty_like(inputs)
         shard_of = np.searchsorted(self._first_ids, ids, side="right") - 1
+        starts = (ids - self._first_ids[shard_of]) * self._context
+        windows = np.empty((len(ids), self._context + 1), "<u2")
         for index in np.unique(shard_of):
-            rows = shard_of == index
-            shard, local_ids = self._shards[index], ids[rows] - self._first_ids[index]
-            windows = shard.read(local_ids * self._context, self._context + 1)
-            self._check_ids(windows, shard.path)
-            inputs[rows], targets[rows] = windows[:, :-1], windows[:, 1:]
+            rows = np.flatnonzero(shard_of == index)
+            self._shards[index].read_into((windows[row] for row in rows), starts[rows])
+        if int(windows.max(initial=0)) >= self._vocabulary:
+            row = int(windows.max(axis=1).argmax())
+            self._check_ids(windows[row], self._shards[shard_of[row]].path)
+        inputs, targets = shifted(windows)
         return {"inputs": inputs, "targets": targets, "replaced": 0}
 
     def target_count(self, ids: np.ndarray) -> int:
@@ -97,20 +100,24 @@ class _Shard:
     skipped: int
     length: int
 
-    def read(self, starts: np.ndarray, count: int) -> np.ndarray:
-        """uint16 [n, count]: from each of `starts` (int64 [n], in tokens) on. Raises DataError."""
-        found = np.empty((len(starts), count), "<u2")
+    def read(self, start: int, count: int) -> np.ndarray:
+        """uint16 [count], from token `start` on. Raises DataError."""
+        found = np.empty(count, "<u2")
+        self.read_into([found], [start])
+        return found
+
+    def read_into(self, arrays: Iterable[np.ndarray], starts: Iterable[int]) -> None:
+        """Fill each array (uint16 [n]) with the tokens from its start on. Raises DataError."""
         try:
             with open(self.path, "rb", buffering=0) as file:
-                for row, start in zip(found, starts.tolist(), strict=True):
-                    if os.preadv(file.fileno(), [row.data], self.skipped + 2 * start) != row.nbytes:
+                for array, start in zip(arrays, starts, strict=True):
+                    if os.preadv(file.fileno(), [array.data], self.skipped + 2 * int(start)) != array.nbytes:
                         raise DataError(
-                            f"{self.path}: ends before token {start + count}, but had {self.length} when the run "
+                            f"{self.path}: ends before token {start + len(array)}, but had {self.length} when the run "
                             "started; restore the shard"
                         )
         except OSError as error:
             raise DataError(f"{self.path}: {error.strerror}; check data.path") from error
-        return found
 
 
 def _open_shard(path: Path) -> _Shard:

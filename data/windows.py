@@ -34,7 +34,7 @@ class StreamWindows:
         return hashlib.sha256(np.ascontiguousarray(self._tokens).data).hexdigest()
 
     def batch(self, ids: np.ndarray, epochs: np.ndarray) -> dict[str, Any]:
-        inputs, targets = cut_windows(self._tokens, ids, self._context)
+        inputs, targets = shifted(all_windows(self._tokens, self._context)[ids])
         return {"inputs": inputs, "targets": targets, "replaced": 0}
 
     def target_count(self, ids: np.ndarray) -> int:
@@ -79,11 +79,19 @@ class PaddedDocuments:
         return int((self._lengths[ids] - 1).sum())
 
 
-def cut_windows(tokens: np.ndarray, ids: np.ndarray, context: int) -> tuple[np.ndarray, np.ndarray]:
-    """Inputs and targets, int32 [n, T] each, of the windows `ids` [n] of a stream of tokens."""
-    windows = np.lib.stride_tricks.sliding_window_view(tokens, context + 1)[::context]
-    chosen = windows[ids].astype(np.int32)
-    return chosen[:, :-1], chosen[:, 1:]
+def all_windows(tokens: np.ndarray, context: int) -> np.ndarray:
+    """A view of a stream of tokens, [number of windows, T + 1], at a stride of T; none if it is too short."""
+    if len(tokens) <= context:
+        return np.empty((0, context + 1), tokens.dtype)
+    return np.lib.stride_tricks.sliding_window_view(tokens, context + 1)[::context]
+
+
+def shifted(windows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Inputs and targets, int32 [n, T] each and contiguous, of windows [n, T + 1] that were copied already.
+
+    Widened only after they were gathered and cut: the few bytes of narrow ids stay in the cache.
+    """
+    return windows[:, :-1].astype(np.int32, order="C"), windows[:, 1:].astype(np.int32, order="C")
 
 
 def paragraph_bounds(text: np.ndarray) -> np.ndarray:

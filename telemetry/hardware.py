@@ -5,7 +5,18 @@ import platform
 import socket
 from typing import Any
 
-PACKAGES = ("numpy", "grain", "safetensors", "torch", "tensorflow", "keras", "horovod", "tensorboard")
+PACKAGES = (
+    "numpy",
+    "grain",
+    "simplejpeg",
+    "pillow",
+    "safetensors",
+    "torch",
+    "tensorflow",
+    "keras",
+    "horovod",
+    "tensorboard",
+)
 # TensorFlow's builds are published under several names; they are one package to us.
 OTHER_NAMES = {"tensorflow": ("tensorflow-cpu", "tf-nightly")}
 

@@ -7,19 +7,17 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from data.augment import _random_box, center_crop, random_resized_crop
+from data.image_file import ImageFile
 
 
-def gradient(width: int, height: int) -> Image.Image:
+def gradient(width: int, height: int, stored_as: str = "PNG", mode: str = "RGB") -> ImageFile:
     """Red tells the column, green the row: smooth, so that a crop tells where it was taken."""
     columns = np.broadcast_to(np.linspace(0, 255, width), (height, width))
     rows = np.broadcast_to(np.linspace(0, 255, height)[:, None], (height, width))
-    return Image.fromarray(np.stack([columns, rows, np.full((height, width), 80)], -1).astype(np.uint8))
-
-
-def as_jpeg(image: Image.Image) -> Image.Image:
+    pixels = np.stack([columns, rows, np.full((height, width), 80)], -1).astype(np.uint8)
     stream = io.BytesIO()
-    image.save(stream, "JPEG", quality=95)
-    return Image.open(io.BytesIO(stream.getvalue()))
+    Image.fromarray(pixels).convert(mode).save(stream, stored_as, quality=95)
+    return ImageFile(stream.getvalue())
 
 
 @settings(deadline=None, max_examples=40)
@@ -80,10 +78,10 @@ def test_half_of_the_crops_are_flipped():
 
 
 def test_skipping_resolution_changes_pixels_by_little():
-    image = gradient(800, 600)
+    quickly, fully = gradient(800, 600, "JPEG"), gradient(800, 600)
     for sample in range(10):
-        quick = np.asarray(random_resized_crop(as_jpeg(image), 32, (0, 0, sample)), float)
-        full = np.asarray(random_resized_crop(image, 32, (0, 0, sample)), float)  # no JPEG: nothing to skip
+        quick = np.asarray(random_resized_crop(quickly, 32, (0, 0, sample)), float)
+        full = np.asarray(random_resized_crop(fully, 32, (0, 0, sample)), float)  # no JPEG: nothing to skip
         assert abs(quick - full).max() < 6
 
 
@@ -95,8 +93,19 @@ def test_evaluation_takes_the_middle_of_the_image_resized_to_256_for_224():
     assert pixels[-1, -1, 0] == pytest.approx(255 * 367 / 511, abs=1.5)
 
 
+def test_shrinking_averages():
+    """As torchvision does and tf.image.resize does not: noise becomes grey instead of other noise."""
+    noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)
+    stream = io.BytesIO()
+    Image.fromarray(noise).save(stream, "PNG")
+    file = ImageFile(stream.getvalue())
+    assert np.std(noise) > 70
+    assert np.std(center_crop(file, 14)) < 12
+    assert np.std(random_resized_crop(file, 4, (0, 0, 0))) < 15
+
+
 def test_grey_and_palette_images_become_rgb():
-    for mode in ("L", "P", "RGBA", "CMYK", "1"):
-        image = gradient(40, 30).convert(mode)
+    for mode, stored_as in {"L": "PNG", "P": "PNG", "RGBA": "PNG", "CMYK": "JPEG", "1": "PNG"}.items():
+        image = gradient(40, 30, stored_as, mode)
         assert random_resized_crop(image, 8, (0, 0, 0)).mode == "RGB"
-        assert center_crop(gradient(40, 30).convert(mode), 8).mode == "RGB"
+        assert center_crop(image, 8).mode == "RGB"

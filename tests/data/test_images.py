@@ -63,6 +63,25 @@ def test_augmentation_is_keyed_by_seed_epoch_and_sample(folder):
     assert (batch_of(opened(folder, seed=1), 2)["inputs"][0] != image).any()
 
 
+def test_a_folder_of_every_kind_of_image(folder):
+    """As ImageNet's: a few of its files are CMYK, PNG by another name, or damaged in a way that can be mended."""
+    ants = folder / "train" / "ant"
+    red = Image.new("RGB", (40, 30), COLORS["ant"])
+    red.convert("CMYK").save(ants / "0.JPEG")
+    red.save(ants / "1.JPEG", "PNG")
+    red.save(ants / "2.JPEG", progressive=True)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    red.save(ants / "3.JPEG", exif=exif)
+    ants.joinpath("4.JPEG").write_bytes(ants.joinpath("5.JPEG").read_bytes() + b"more")
+    Image.new("L", (40, 30), 120).save(ants / "5.JPEG")
+    batch = batch_of(opened(folder), *range(6))
+    assert batch["replaced"] == 0
+    means = batch["inputs"].mean((1, 2))
+    np.testing.assert_allclose(means[:5], np.tile(COLORS["ant"], (5, 1)), atol=3)
+    np.testing.assert_allclose(means[5], 120, atol=2)
+
+
 DAMAGES = {
     "no image": lambda contents: b"<html>not found</html>",
     "empty": lambda contents: b"",
@@ -77,6 +96,7 @@ def test_a_corrupt_image_is_an_error_that_names_the_file(folder, damage):
     with pytest.raises(DataError, match=rf"^{path}: corrupt image \(.*data\.skip_corrupt=true$") as caught:
         batch_of(opened(folder), 5, 6)
     assert "\n" not in str(caught.value)
+    assert " object at 0x" not in str(caught.value)
     assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)  # from a loader process
 
 

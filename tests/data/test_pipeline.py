@@ -121,6 +121,31 @@ def test_threads_and_processes_give_the_same_in_the_same_order(loader_workers, p
     assert all(type(batch[key]) is np.ndarray for batch in there for key in ("inputs", "targets"))
 
 
+class Sliced(Numbers):
+    """Its arrays are views with gaps."""
+
+    def batch(self, ids, epochs):
+        batch = super().batch(ids, epochs)
+        return batch | {"inputs": np.repeat(batch["inputs"], 2, axis=1)[:, ::2]}
+
+
+def test_arrays_come_through_shared_memory_and_not_through_a_pipe(monkeypatch):
+    from grain._src.python.ipc.shared_memory_array import SharedMemoryArray
+
+    opened = []
+    open_array = SharedMemoryArray.from_metadata
+
+    def watched(metadata):
+        opened.append(tuple(metadata.shape))
+        return open_array(metadata)
+
+    monkeypatch.setattr(SharedMemoryArray, "from_metadata", watched)
+    arguments = {"accumulation": 2, "num_steps": 4}
+    there = train(Sliced(50), 8, loader_workers=1, prefetch_batches=2, **arguments)
+    assert opened == 4 * [(2, 4, 2), (2, 4)]
+    assert_equal(train(Numbers(50), 8, **arguments), there)
+
+
 def test_without_prefetching_nothing_runs_beside_the_step(monkeypatch):
     def forbidden():
         raise AssertionError("Grain was wanted")

@@ -48,6 +48,15 @@ def test_llm_cs_shards_are_read_in_order_and_no_window_spans_two(tmp_path):
     np.testing.assert_array_equal(batch["targets"], batch["inputs"] + 1)
     shuffled = train.batch(np.array([3, 0, 2]), np.zeros(3, int))
     assert shuffled["inputs"][:, 0].tolist() == [104, 0, 100]
+    in_one = train.batch(np.array([3, 2, 3]), np.zeros(3, int))
+    assert in_one["inputs"][:, 0].tolist() == [104, 100, 104]
+
+
+def test_a_shard_without_a_window_is_passed_over(tmp_path):
+    for number, tokens in enumerate((range(9), range(50, 53), range(100, 109))):
+        nanogpt(tmp_path / f"train_{number}.bin", tokens)
+    batch = every_sample(TokenShards(str(tmp_path), "train", "stream", 4, 50257))
+    assert batch["inputs"][:, 0].tolist() == [0, 4, 100, 104]
 
 
 def test_a_loader_process_reads_the_files_itself(tmp_path):
@@ -100,6 +109,16 @@ def test_an_id_beyond_the_vocabulary_is_found_on_opening(tmp_path):
     message = r"train\.bin: found token id 300, expected ids below model\.vocabulary = 256"
     with pytest.raises(DataError, match=message):
         TokenShards(str(tmp_path), "train", "stream", 4, 256)
+
+
+def test_the_error_names_the_shard_of_the_id(tmp_path):
+    nanogpt(tmp_path / "train_0.bin", np.zeros(8 * 10_000))
+    tokens = np.zeros(8 * 10_000, np.uint16)
+    tokens[8 * 9000 + 3] = 300
+    nanogpt(tmp_path / "train_1.bin", tokens)
+    source = TokenShards(str(tmp_path), "train", "stream", 8, 256)
+    with pytest.raises(DataError, match=r"train_1\.bin: found token id 300"):
+        source.batch(np.array([0, 9999 + 9000, 1]), np.zeros(3, int))
 
 
 @pytest.mark.parametrize("place", [8 * 9000 + 3, 8 * 9001])  # among the inputs; as the last target
