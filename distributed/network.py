@@ -56,12 +56,19 @@ def interface_towards(host: str) -> str:
 
 def check_port(port: int) -> None:
     """Raises UsageError where something listens on `port` of this node already."""
+    if problem := port_problem(port):
+        raise UsageError(
+            f"MASTER_PORT {port}: {problem} on {socket.gethostname()}, where rank 0 is to wait for the others; set "
+            "MASTER_PORT to a free one, the same for all"
+        )
+
+
+def port_problem(port: int) -> str | None:
+    """Why a server cannot listen on `port` of this node, None where it can."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("", port))
         except OSError as error:
-            raise UsageError(
-                f"MASTER_PORT {port}: {error.strerror} on {socket.gethostname()}, where rank 0 is to wait for the "
-                "others; set MASTER_PORT to a free one, the same for all"
-            ) from None
+            return error.strerror or str(error)
+    return None

@@ -7,8 +7,10 @@ srun --nodes=2 --ntasks-per-node=1 python -m distributed.tf_mirrored --recipe di
 
 from distributed import topology
 from distributed.environment import prepare_tensorflow
+from distributed.meeting import bounded, meet
 from distributed.network import prepare_network
 from training import stopping
+from training.hanging import longest_s
 from training.loop import Strategy, train
 from training.options import Options, parse
 from training.problems import EXIT_FAILED
@@ -43,7 +45,9 @@ def main() -> int:
         strategy = tf.distribute.MirroredStrategy(devices)
     else:
         os.environ["TF_CONFIG"] = topology.tf_config(run.world.addresses, run.world.rank)
-        strategy = tf.distribute.MultiWorkerMirroredStrategy()
+        meet(run.world.addresses, run.world.rank)
+        with bounded(longest_s(run.options.hang_timeout_s)):
+            strategy = tf.distribute.MultiWorkerMirroredStrategy()
     tf.distribute.experimental_set_strategy(strategy)
 
     def gather(numbers):

@@ -45,7 +45,7 @@ NO_PROGRESS = "no progress for"
 
 
 def longest_s(timeout_s: float) -> float:
-    """What may go by without progress where something takes long by nature, as to join a group does."""
+    """What may go by without progress where something takes long by nature, as to join a group does; 0: no bound."""
     return max(timeout_s, min(LONG_TIMES * timeout_s, LONG_S))
 
 
