@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from training.state import Arrays, State
-from training.tensor_file import reserve, size_bytes, write_tensors
+from training.tensor_file import TYPES, reserve, size_bytes, write_tensors
 
 MODEL_FILE, OPTIMIZER_FILE, MANIFEST = "model.safetensors", "optimizer.safetensors", "manifest.json"
 GRADIENTS_FILE = "gradients.safetensors"
@@ -109,7 +109,7 @@ def load(folder: Path) -> tuple[State, dict]:
                 raise CheckpointError(
                     f"{folder / name}: its SHA-256 is not the manifest's; the file is damaged"
                 )
-            contents[name] = load_file(folder / name)
+            contents[name] = _known(load_file(folder / name))
         except (OSError, SafetensorError, KeyError, TypeError) as error:
             raise CheckpointError(f"{folder / name}: cannot be read ({error})") from error
     model = contents[MODEL_FILE]
@@ -125,6 +125,14 @@ def load(folder: Path) -> tuple[State, dict]:
         moments,
         contents.get(GRADIENTS_FILE),
     ), manifest
+
+
+def _known(arrays: Arrays) -> Arrays:
+    """The arrays, which are of a type that we write. Raises TypeError; more is readable once TensorFlow is imported."""
+    for name, array in arrays.items():
+        if array.dtype.name not in TYPES:
+            raise TypeError(f"{name} is {array.dtype.name}, expected one of {', '.join(TYPES)}")
+    return arrays
 
 
 def _read_manifest(path: Path) -> dict:

@@ -79,8 +79,9 @@ class Saver:
     def _write(self, state: State, extra: dict, wait_s: float) -> None:
         started = time.perf_counter()
         if sys.platform == "linux":  # where a thread has a priority of its own
-            with suppress(OSError):  # one that is lower already cannot be raised
-                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+            this = (os.PRIO_PROCESS, threading.get_native_id())
+            with suppress(OSError):
+                os.setpriority(*this, max(NICENESS, os.getpriority(*this)))
         try:
             checkpoint.save(self.folder, state, recipe_id=self.recipe_id, extra=extra, keep=self.keep)
         except BaseException as error:  # it is raised in the training thread
