@@ -78,7 +78,9 @@ def check_options(options: HorovodOptions, workers: int) -> None:
         if value is not None and not 0 <= value < float("inf"):
             raise UsageError(f"{flag}: found {value}, expected a number of 0 or more")
     if options.profile and options.timeline is not None:
-        raise UsageError("--timeline: found beside --profile, which has Horovod's timeline written too; leave it out")
+        raise UsageError(
+            "--timeline: found beside --profile, which has Horovod's timeline written too; leave it out"
+        )
     if options.adasum and workers & (workers - 1):
         raise UsageError(f"--adasum: found {workers} workers, expected a power of 2")
 

@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from training.intervals import Span, union
 from training.trace import COMMUNICATION, NEGOTIATION, Event
 from training.world import World
 
@@ -46,8 +47,9 @@ class Timeline:
 
 
 def read_timeline(path: Path, since_s: float) -> list[Event]:
-    """The spans of each tensor, the outermost ones only. Raises FileNotFoundError or ValueError."""
-    began_s, found = 0.0, []
+    """When any tensor was in each of its outermost states. Raises FileNotFoundError or ValueError."""
+    began_s = 0.0
+    spans: dict[str, list[Span]] = {}
     open_ones: dict[int, list[tuple[str, float]]] = {}
     for row in json.loads(path.read_bytes()):
         arguments = row.get("args", {})
@@ -58,7 +60,14 @@ def read_timeline(path: Path, since_s: float) -> list[Event]:
         elif row["ph"] == "E" and open_ones.get(row["pid"]):
             name, begin_s = open_ones[row["pid"]].pop()
             if not open_ones[row["pid"]]:
-                kind = NEGOTIATION if name.startswith("NEGOTIATE_") else COMMUNICATION
-                span = (began_s + begin_s, began_s + row["ts"] * 1e-6)
-                found.append(Event(kind, f"Horovod {name}", f"tensor {row['pid']}", *span))
-    return found
+                spans.setdefault(name, []).append((began_s + begin_s, began_s + row["ts"] * 1e-6))
+    return [  # tensors that are fused travel together
+        Event(
+            NEGOTIATION if name.startswith("NEGOTIATE_") else COMMUNICATION,
+            f"Horovod {name}",
+            "Horovod",
+            *span,
+        )
+        for name, each in spans.items()
+        for span in union(each)
+    ]

@@ -14,7 +14,7 @@ import tensorflow as tf
 from distributed.horovod_timeline import Timeline
 from training.trace import COMMUNICATION, COMPUTE, MARK, Event, Lane
 
-OPERATION = re.compile(r"(?P<name>[^:]*):(?P<type>[A-Za-z]\w*)$")
+OPERATION = re.compile(r"(?P<name>[^:]*):(?P<type>[A-Za-z_]\w*)$")
 """What TensorFlow calls the run of an operation: where in the graph it stands, and its type."""
 EXCHANGES = re.compile(r"Collective|Nccl|Horovod")
 BETWEEN_DEVICES = ("_Send", "_Recv", "_HostSend", "_HostRecv")
@@ -65,7 +65,9 @@ class Tracer:
             return [Lane(device, 1, marks + events, runs_behind=True) for device, events in lanes]
         if self._timeline is None:
             return [Lane("cpu", self._workers, host)]
-        events = [event for event in host if event.kind != COMMUNICATION]  # there operations are only handed over
+        events = [
+            event for event in host if event.kind != COMMUNICATION
+        ]  # there operations are only handed over
         events += self._timeline.events(since_s=_began_s(space))
         return [Lane("cpu", self._workers, events, knows_communication=self._timeline.is_known)]
 

@@ -2,8 +2,12 @@
 
 import gzip
 import json
+import os
 import re
-from contextlib import AbstractContextManager
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +20,7 @@ from training.trace import COMMUNICATION, COMPUTE, MARK, Event, Lane
 DEVICE_WORK = ("kernel", "gpu_memcpy", "gpu_memset")
 AROUND_OTHERS = re.compile(
     r"autograd::engine::evaluate_function|torch::autograd::|c10d::|record_param_comms|Optimizer\.|"
-    r"DistributedDataParallel\.|.*Backward\d*$"
+    r"DistributedDataParallel\.|Horovod|.*Backward\d*$"
 )
 """Operations that call others, or wait for them: only what runs inside of them is computing."""
 
@@ -33,8 +37,9 @@ class Tracer:
         """Trace the host and, where there is one, the GPU."""
         self._path = folder / f"rank-{rank}.trace.json.gz"
         activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
-        self._profile = profile(activities=activities)
-        self._profile.start()
+        with without_notes():
+            self._profile = profile(activities=activities)
+            self._profile.start()
         if self._timeline is not None:
             self._timeline.start(folder)
 
@@ -47,7 +52,8 @@ class Tracer:
         assert self._profile is not None
         if self._timeline is not None:
             self._timeline.stop()
-        self._profile.stop()
+        with without_notes():
+            self._profile.stop()
         self._profile.export_chrome_trace(str(self._path))
         self._profile = None  # it holds every event
 
@@ -65,6 +71,24 @@ class Tracer:
             return [Lane("cpu", 1, events)]
         events += self._timeline.events(since_s=trace["baseTimeNanoseconds"] * 1e-9)
         return [Lane("cpu", 1, events, knows_communication=self._timeline.is_known)]
+
+
+@contextmanager
+def without_notes() -> Iterator[None]:
+    """Kineto notes on standard error when it starts and stops, which no variable of its own can switch off."""
+    sys.stderr.flush()
+    true_errors = os.dup(2)
+    with tempfile.TemporaryFile() as written:
+        os.dup2(written.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(true_errors, 2)
+            os.close(true_errors)
+            written.seek(0)
+            for line in written:
+                if not line.startswith(b"USDT:"):
+                    os.write(2, line)
 
 
 def gpu_events(rows: list[dict[str, Any]], gpu: int) -> list[Event]:

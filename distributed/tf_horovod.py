@@ -5,8 +5,8 @@ horovodrun -np 8 python -m distributed.tf_horovod --recipe digits-resnet18 --run
 """
 
 from distributed import horovod_setup, topology
-from distributed.horovod_timeline import Timeline
 from distributed.environment import prepare_tensorflow
+from distributed.horovod_timeline import Timeline
 from distributed.network import prepare_network
 from training import stopping
 from training.loop import Strategy, train

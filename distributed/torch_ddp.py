@@ -103,7 +103,8 @@ def main() -> int:
     # 7. Train -------------------------------------------------------------------------------------
     settings, tracer = toolbox.settings(device), Tracer()
     code = train(
-        run, Strategy(gather, toolbox.placement(run, device), step, evaluate, state, restore, settings, tracer)
+        run,
+        Strategy(gather, toolbox.placement(run, device), step, evaluate, state, restore, settings, tracer),
     )
 
     # 8. Leave the group ---------------------------------------------------------------------------

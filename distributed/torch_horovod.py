@@ -120,7 +120,8 @@ def main() -> int:
     tracer = Tracer(Timeline(hvd, run.world))
     settings = toolbox.settings(device) | {"horovod": horovod_setup.settings(hvd, options)}
     code = train(
-        run, Strategy(gather, toolbox.placement(run, device), step, evaluate, state, restore, settings, tracer)
+        run,
+        Strategy(gather, toolbox.placement(run, device), step, evaluate, state, restore, settings, tracer),
     )
 
     # 8. Leave the group ---------------------------------------------------------------------------

@@ -72,7 +72,11 @@ class Training:
         self.stop_reason = f"--stop-after {run.options.stop_after}"
         self.tokens = run.resumed_tokens
         self.profile = Profile(
-            run, strategy.tracer, self.last_step, lambda step: self._evaluates(step) or self._saves(step), watch
+            run,
+            strategy.tracer,
+            self.last_step,
+            lambda step: self._evaluates(step) or self._saves(step),
+            watch,
         )
         self.strategy = self.profile.marked(strategy)
         self.order = SampleOrder(run.train_source.num_samples, recipe.data.global_batch, recipe.seed)

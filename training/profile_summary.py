@@ -80,10 +80,10 @@ def lines(summary: dict[str, Any], folder: str) -> list[str]:
         text.append(_row(f"{device['rank']:>4} {device['device']}", *cells))
     if len(devices) > len(slowest):
         text.append(f"     the slowest {len(slowest)} of {len(devices)}; the others are in summary.json")
-    negotiated = [device for device in slowest if device["negotiation_s"]]
-    if negotiated:
-        told = ", ".join(f"{_time(device['negotiation_s'])} on rank {device['rank']}" for device in negotiated[:4])
-        text.append(f"     of the communication, Horovod negotiated (waited for all ranks): {told}")
+    if negotiation_s := max(device["negotiation_s"] or 0.0 for device in devices):
+        text.append(
+            f"     in all communication: {_time(negotiation_s)} of Horovod's negotiation (until all ranks are there)"
+        )
     text += ["", *_operation_lines(max(devices, key=lambda device: device["step_time_s"]))]
     text += ["", f"traces: {folder}/rank-*.trace.json.gz, for https://ui.perfetto.dev (or chrome://tracing)"]
     if summary["strategy"].startswith("tf-"):
@@ -120,4 +120,4 @@ def _percent(share: float | None) -> str:
 def _time(seconds: float | None) -> str:
     if seconds is None:
         return "n/a"
-    return f"{seconds:.3g} s" if seconds >= 1 else f"{1e3 * seconds:.3f} ms"
+    return f"{seconds:.3f} s" if seconds >= 1 else f"{1e3 * seconds:.3f} ms"

@@ -114,7 +114,9 @@ class Profile:
         if self._is_tracing:
             self._stop()
             self._is_whole = False
-            warn(f"--profile: the run ended within steps {self.steps[0]} to {self.steps[-1]}: no summary of them")
+            warn(
+                f"--profile: the run ended within steps {self.steps[0]} to {self.steps[-1]}: no summary of them"
+            )
         if not self._is_whole:
             return
         assert self._tracer is not None
@@ -166,4 +168,8 @@ class Profile:
                 yield batches
 
     def _tell(self, error: Exception) -> None:
-        warn(f"--profile: rank {self._run.world.rank} has none: {type(error).__name__}: {error}".partition("\n")[0])
+        warn(
+            f"--profile: rank {self._run.world.rank} has none: {type(error).__name__}: {error}".partition(
+                "\n"
+            )[0]
+        )

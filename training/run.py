@@ -110,7 +110,9 @@ def open_run(options: Options, strategy: str, world: World, with_state: bool = T
             f"--no-exchange: measures only, and has no common state to save or compare; leave out {what}"
         )
     if options.profile and options.replay_from:
-        raise UsageError("--profile: traces training, found --replay-from, which verifies; leave one of them out")
+        raise UsageError(
+            "--profile: traces training, found --replay-from, which verifies; leave one of them out"
+        )
     interval_s = options.telemetry_interval_s
     if interval_s and not sampling.SHORTEST_S <= interval_s <= sampling.LONGEST_S:
         raise UsageError(

@@ -1,5 +1,6 @@
 """What a profiler saw of one device, in the same words for every framework, and what it says of a step."""
 
+import itertools
 from collections import defaultdict
 from collections.abc import Sequence
 from statistics import median
@@ -48,17 +49,19 @@ def summarise(lane: Lane, steps: range) -> dict[str, Any]:
     Raises ValueError where a step has no mark.
     """
     windows = _windows(lane, steps)
-    spans = {kind: [(e.begin_s, e.end_s) for e in lane.events if e.kind == kind] for kind in (COMPUTE, NEGOTIATION)}
-    spans[COMMUNICATION] = [(e.begin_s, e.end_s) for e in lane.events if e.kind == COMMUNICATION]
+    spans = {
+        kind: [(e.begin_s, e.end_s) for e in lane.events if e.kind == kind]
+        for kind in (COMPUTE, COMMUNICATION, NEGOTIATION)
+    }
     spans[INPUT] = [(e.begin_s, e.end_s) for e in lane.events if e.name in (INPUT, PLACE)]
     per_window = len(steps) // len(windows)
-    table = [
+    table: list[dict[str, Any]] = [
         {name: value / per_window for name, value in _divide(window, spans).items()} for window in windows
     ]
     figures: dict[str, Any] = {name: median(row[name] for row in table) for name in table[0]}
     if not lane.knows_communication:
         unknown = ("exposed_communication_s", "communication_s", "negotiation_s")
-        figures |= dict.fromkeys(unknown)
+        figures |= dict.fromkeys(unknown)  # what it cost is somewhere in the rest
         table = [row | dict.fromkeys(unknown) for row in table]
     numbers = list(steps) if per_window == 1 else [None]
     return {
@@ -77,7 +80,7 @@ def _windows(lane: Lane, steps: range) -> list[Span]:
     if len(begins) != len(steps) or len(ends) != 1:
         raise ValueError(f"the trace has marks of {len(begins)} steps, expected {len(steps)} and their end")
     borders = [*begins, *ends]
-    return [(borders[0], borders[-1])] if lane.runs_behind else list(zip(borders, borders[1:], strict=False))
+    return [(borders[0], borders[-1])] if lane.runs_behind else list(itertools.pairwise(borders))
 
 
 def _divide(window: Span, spans: dict[str, list[Span]]) -> dict[str, float]:
@@ -100,7 +103,7 @@ def _operations(lane: Lane, window: Span, num_steps: int) -> list[dict[str, Any]
             total[0] += self_s
             total[1] += 1
     whole_s = (window[1] - window[0]) * lane.workers
-    found = [
+    found: list[dict[str, Any]] = [
         {
             "name": name,
             "kind": kind,
