@@ -14,8 +14,9 @@ import tensorflow as tf
 from distributed.horovod_timeline import Timeline
 from training.trace import COMMUNICATION, COMPUTE, MARK, Event, Lane
 
-OPERATION = re.compile(r"(?P<name>[^:]*):(?P<type>[A-Za-z_]\w*)$")
-"""What TensorFlow calls the run of an operation: where in the graph it stands, and its type."""
+OPERATION = re.compile(r"(?:[^:]*:|EagerLocalExecute: (?!_))(\w+)$")
+"""What TensorFlow calls the run of an operation, with its type: in a graph "where/it/stands:MatMul", or alone. What
+is alone and begins with _ is a whole graph, or a constant."""
 EXCHANGES = re.compile(r"Collective|Nccl|Horovod")
 BETWEEN_DEVICES = ("_Send", "_Recv", "_HostSend", "_HostRecv")
 """Half of a copy, which waits for the other half."""
@@ -87,9 +88,9 @@ def host_events(plane: Any) -> list[Event]:
         operation = OPERATION.match(name)
         if name.startswith("trimaran."):
             found.append(Event(MARK, name, thread, begin_s, end_s))
-        elif operation is not None and operation["type"] not in BETWEEN_DEVICES:
-            kind = COMMUNICATION if EXCHANGES.search(operation["type"]) else COMPUTE
-            found.append(Event(kind, operation["type"], thread, begin_s, end_s))
+        elif operation is not None and operation[1] not in BETWEEN_DEVICES:
+            kind = COMMUNICATION if EXCHANGES.search(operation[1]) else COMPUTE
+            found.append(Event(kind, operation[1], thread, begin_s, end_s))
     return found
 
 
