@@ -71,7 +71,16 @@ def plane(name: str, *lines: tuple[str, list[tuple[str, int, int]]]) -> xplane_p
 def test_operations_are_told_by_their_type() -> None:
     host = plane(
         "/host:CPU",
-        ("python", [(INPUT, 0, 1), ("EagerExecute", 2, 9), (END, 20, 20)]),
+        (
+            "python",
+            [
+                (INPUT, 0, 1),
+                ("EagerExecute", 2, 9),
+                ("EagerLocalExecute: __inference_step_7", 2, 9),
+                (END, 20, 20),
+            ],
+        ),
+        ("eager", [("EagerLocalExecute: Softmax", 9, 10), ("EagerLocalExecute: _EagerConst", 10, 11)]),
         (
             "pool",
             [("replica_1/dense/MatMul:_MklMatMul", 2, 6), ("copy:_Recv", 6, 8), ("MemoryAllocation", 8, 9)],
@@ -82,6 +91,7 @@ def test_operations_are_told_by_their_type() -> None:
     assert told == [
         (MARK, INPUT),
         (MARK, END),
+        (COMPUTE, "Softmax"),
         (COMPUTE, "_MklMatMul"),
         (COMMUNICATION, "CollectiveReduceV2"),
     ]
