@@ -17,7 +17,7 @@ from training.run import Run
 from training.trace import COMMUNICATION, PARTS, Lane, summarise
 
 FOLDER = "profile"
-MOST_DEVICES, MOST_OPERATIONS, NAME_WIDTH = 8, 12, 44
+MOST_DEVICES, MOST_OPERATIONS, NAME_WIDTH = 8, 12, 62
 TITLES = ("computing", "exposed comm", "input wait", "the rest")
 
 
@@ -97,12 +97,17 @@ def _operation_lines(device: dict[str, Any]) -> list[str]:
     head = f"operations of rank {device['rank']}, {device['device']}"
     text = [f"{head:<{NAME_WIDTH}} {'time':>10} {'share':>7} {'calls':>8}"]
     for operation in shown:
-        name = operation["name"]
-        name = name if len(name) <= NAME_WIDTH else f"{name[: NAME_WIDTH - 1]}…"
-        mark = "  communication" if operation["kind"] == COMMUNICATION else ""
+        name = _shortened(operation["name"])
+        mark = "  comm" if operation["kind"] == COMMUNICATION else ""
         time, share = _time(operation["time_s"]), _percent(operation["share"])
         text.append(f"{name:<{NAME_WIDTH}} {time:>10} {share:>7} {operation['calls']:>8.1f}{mark}")
     return text
+
+
+def _shortened(name: str) -> str:
+    """Without its middle: a kernel's end often says more than its template's arguments."""
+    half = NAME_WIDTH // 2
+    return name if len(name) <= NAME_WIDTH else f"{name[:half]}…{name[1 - half :]}"
 
 
 def _row(first: str, *cells: str) -> str:
