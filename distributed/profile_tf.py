@@ -17,6 +17,8 @@ from training.trace import COMMUNICATION, COMPUTE, MARK, Event, Lane
 OPERATION = re.compile(r"(?:[^:]*:|EagerLocalExecute: (?!_))(\w+)$")
 """What TensorFlow calls the run of an operation, with its type: in a graph "where/it/stands:MatMul", or alone. What
 is alone and begins with _ is a whole graph, or a constant."""
+NUMBERS = re.compile(r"[._]\d+")
+"""By which XLA tells the operations of one kind apart."""
 EXCHANGES = re.compile(r"Collective|Nccl|Horovod")
 BETWEEN_DEVICES = ("_Send", "_Recv", "_HostSend", "_HostRecv")
 """Half of a copy, which waits for the other half."""
@@ -84,10 +86,12 @@ class Tracer:
 def host_events(plane: Any) -> list[Event]:
     """Our marks, and operations by their type: collectives are communication, the rest computes."""
     found = []
-    for thread, name, begin_s, end_s in _spans(plane):
+    for thread, name, begin_s, end_s, is_compiled in _spans(plane):
         operation = OPERATION.match(name)
         if name.startswith("trimaran."):
             found.append(Event(MARK, name, thread, begin_s, end_s))
+        elif is_compiled:
+            found.append(Event(COMPUTE, f"XLA {NUMBERS.sub('', name)}", thread, begin_s, end_s))
         elif operation is not None and operation[1] not in BETWEEN_DEVICES:
             kind = COMMUNICATION if EXCHANGES.search(operation[1]) else COMPUTE
             found.append(Event(kind, operation[1], thread, begin_s, end_s))
@@ -98,7 +102,7 @@ def gpu_events(plane: Any) -> list[Event]:
     """Kernels and copies of one GPU, from its streams; NCCL's kernels are its communication."""
     return [
         Event(COMMUNICATION if "nccl" in name.lower() else COMPUTE, name, thread, begin_s, end_s)
-        for thread, name, begin_s, end_s in _spans(plane)
+        for thread, name, begin_s, end_s, _ in _spans(plane)
         if thread.startswith("Stream")  # the other lines are derived from these
     ]
 
@@ -109,7 +113,7 @@ def chrome_trace(space: Any) -> dict[str, Any]:
     for process, plane in enumerate(space.planes):
         rows.append({"ph": "M", "pid": process, "name": "process_name", "args": {"name": plane.name}})
         threads: dict[str, int] = {}
-        for thread, name, begin_s, end_s in _spans(plane):
+        for thread, name, begin_s, end_s, _ in _spans(plane):
             number = threads.setdefault(thread, len(threads))
             times = {"ts": 1e6 * begin_s, "dur": 1e6 * (end_s - begin_s)}
             rows.append({"ph": "X", "pid": process, "tid": number, "name": name, **times})
@@ -119,15 +123,18 @@ def chrome_trace(space: Any) -> dict[str, Any]:
     return {"displayTimeUnit": "ms", "traceEvents": rows}
 
 
-def _spans(plane: Any) -> Iterator[tuple[str, str, float, float]]:
-    """(thread, name, begin, end) of each event, in seconds since the trace began."""
+def _spans(plane: Any) -> Iterator[tuple[str, str, float, float, bool]]:
+    """(thread, name, begin, end, whether XLA made it) of each event, in seconds since the trace began."""
+    of_xla = {number for number, metadata in plane.stat_metadata.items() if metadata.name == "hlo_op"}
     names = {number: metadata.name for number, metadata in plane.event_metadata.items()}
     for line in plane.lines:
         for event in line.events:
             name = names[event.metadata_id]
             if not name.startswith(BOOKKEEPING):
                 begin_s = line.timestamp_ns * 1e-9 + event.offset_ps * 1e-12
-                yield f"{line.name} {line.id}", name, begin_s, begin_s + event.duration_ps * 1e-12
+                is_compiled = any(stat.metadata_id in of_xla for stat in event.stats)
+                end_s = begin_s + event.duration_ps * 1e-12
+                yield f"{line.name} {line.id}", name, begin_s, end_s, is_compiled
 
 
 def _began_s(space: Any) -> float:

@@ -63,9 +63,10 @@ def lines(summary: dict[str, Any], folder: str) -> list[str]:
     """One screen: at most 40 lines of 100 columns (the names of folders aside)."""
     devices = summary["devices"]
     exchange = "" if summary["exchange"] else ", without exchange"
+    workers = "1 worker" if summary["workers"] == 1 else f"{summary['workers']} workers"
     text = [
         f"profile of steps {summary['first_step']} to {summary['last_step']}: {summary['strategy']}, "
-        f"{summary['workers']} workers{exchange}; medians of a step"
+        f"{workers}{exchange}; medians of a step"
     ]
     if summary["missing_ranks"]:
         ranks = ", ".join(map(str, summary["missing_ranks"][:8]))

@@ -100,6 +100,14 @@ def test_operations_are_told_by_their_type() -> None:
     assert "MemoryAllocation" not in names
 
 
+def test_what_xla_compiled_is_computing() -> None:
+    host = plane("/host:CPU", ("pool", [("ThunkExecutor::Execute", 0, 9), ("MatMul_1.84", 2, 5)]))
+    host.stat_metadata[1].name = "hlo_op"
+    host.lines[0].events[1].stats.add(metadata_id=1, str_value="MatMul_1.84")
+    told = [(event.kind, event.name, round(1e6 * event.begin_s)) for event in host_events(host)]
+    assert told == [(COMPUTE, "XLA MatMul", 3)]
+
+
 def test_streams_are_a_gpus_work_and_nccls_kernels_its_communication() -> None:
     gpu = plane(
         "/device:GPU:0",
