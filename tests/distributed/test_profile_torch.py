@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from distributed.profile_torch import Tracer, gpu_events, without_notes
+from distributed.profile_torch import Tracer, gpu_events, host_events, without_notes
 from training.trace import COMMUNICATION, COMPUTE, END, INPUT, MARK, PLACE, STEP, summarise
 
 
@@ -52,6 +52,20 @@ def test_the_trace_is_one_that_perfetto_opens(traced) -> None:
 
 def row(name: str, cat: str, ts: float, dur: float, **arguments) -> dict:
     return {"ph": "X", "cat": cat, "name": name, "pid": 0, "tid": 7, "ts": ts, "dur": dur, "args": arguments}
+
+
+def test_what_calls_others_or_waits_for_them_is_not_computing() -> None:
+    rows = [
+        row("autograd::engine::evaluate_function: MmBackward0", "cpu_op", 0, 9),
+        row("MmBackward0", "cpu_op", 0, 8),
+        row("aten::mm", "cpu_op", 1, 5),
+        row("c10d::allreduce_", "cpu_op", 7, 1),
+        row("HorovodAllgather", "cpu_op", 7, 1),
+        row("DistributedDataParallel.forward", "user_annotation", 0, 9),
+        row("gloo:all_reduce", "user_annotation", 7, 9),
+    ]
+    told = [(event.kind, event.name) for event in host_events(rows)]
+    assert told == [(COMPUTE, "aten::mm"), (COMMUNICATION, "gloo:all_reduce")]
 
 
 GPU_ROWS = [

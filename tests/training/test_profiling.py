@@ -1,6 +1,7 @@
 """--profile: which steps, what is marked in them, and that a training never suffers from it."""
 
 import json
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -100,6 +101,17 @@ def test_five_steps_are_traced_and_their_rows_say_so(profile_tiny, capfd) -> Non
     told = capfd.readouterr().err
     assert (folder / "summary.txt").read_text() in told
     assert "multiply" in told
+
+
+def test_the_start_and_the_end_of_a_trace_are_in_no_row(profile_tiny) -> None:
+    class SlowTracer(FakeTracer):
+        def begin(self, name: str) -> None:
+            time.sleep(0.5)
+            super().begin(name)
+
+    _, fake, _ = profile_tiny(tracer=SlowTracer())
+    rows = read_rows(fake.run.run_dir / "timing-0.jsonl")
+    assert sum(row["steps"] * row["step_time_s"] for row in rows if row["step"] > 10) < 0.5
 
 
 def test_without_it_nothing_is_traced_waited_for_or_written(train_tiny, profile_tiny) -> None:
