@@ -166,6 +166,7 @@ class Profile:
             wait = self._marking(INPUT, lambda: next(feed, None))
             while (batches := wait()) is not None:
                 yield batches
+                del batches  # or two would be in memory
 
     def _tell(self, error: Exception) -> None:
         warn(
