@@ -80,7 +80,8 @@ def test_five_steps_of_every_rank_are_traced_and_divided(strategy: str, done) ->
             assert sum(row[part] for part in PARTS) == pytest.approx(row["step_time_s"])
         assert device["compute_s"] > 0
         assert (device["communication_s"] > 0) == (not strategy.endswith("-single"))
-        assert sum(operation["share"] for operation in device["operations"]) < 1.05
+        computing = [op["share"] for op in device["operations"] if op["kind"] == "compute"]
+        assert 0 < sum(computing) < 1.01
         kinds = {operation["name"]: operation["kind"] for operation in device["operations"]}
         exchange = EXCHANGE.get(strategy, "Horovod ALLREDUCE")
         assert (kinds.get(exchange) == "communication") == (not strategy.endswith("-single"))
