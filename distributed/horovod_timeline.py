@@ -31,7 +31,8 @@ class Timeline:
     def start(self, folder: Path) -> None:
         """Record from now on."""
         self._path = folder / NAME
-        self._path.unlink(missing_ok=True)  # of an earlier start
+        if self._world.is_main:  # which has not begun to write; the others may come later
+            self._path.unlink(missing_ok=True)  # of an earlier start
         self._hvd.start_timeline(str(self._path.absolute()))
 
     def stop(self) -> None:

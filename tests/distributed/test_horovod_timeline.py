@@ -56,15 +56,31 @@ def test_tensors_that_travel_together_are_one_exchange(tmp_path: Path) -> None:
 
 
 class FakeHorovod:
+    """Writes at once, on rank 0 alone."""
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+
     def start_timeline(self, path: str) -> None:
-        written(Path(path).parent)
+        if self.rank == 0:
+            assert not Path(path).exists()  # it would be continued
+            written(Path(path).parent)
+
+
+def test_a_rank_that_comes_later_leaves_rank_0_its_timeline(tmp_path: Path) -> None:
+    written(tmp_path)  # by an earlier start
+    timelines = [Timeline(FakeHorovod(rank), World(rank, rank, 2, 2, (rank,), "mpirun")) for rank in range(2)]
+    for timeline in timelines:
+        timeline.start(tmp_path)
+    assert timelines[0].events(since_s=EPOCH_S) == timelines[1].events(since_s=EPOCH_S) != []
 
 
 @pytest.mark.parametrize(
     ("rank", "local_rank", "known"), [(0, 0, True), (1, 1, True), (4, 0, False), (5, 1, False)]
 )
 def test_the_ranks_of_another_node_know_nothing(rank, local_rank, known, tmp_path: Path) -> None:
-    timeline = Timeline(FakeHorovod(), World(rank, local_rank, 8, 8, (rank,), "mpirun"))
+    Timeline(FakeHorovod(0), World(0, 0, 8, 8, (0,), "mpirun")).start(tmp_path)
+    timeline = Timeline(FakeHorovod(rank), World(rank, local_rank, 8, 8, (rank,), "mpirun"))
     timeline.start(tmp_path)
     assert timeline.is_known is known
     assert bool(timeline.events(since_s=EPOCH_S)) is known
