@@ -52,7 +52,7 @@ def read_timeline(path: Path, since_s: float) -> list[Event]:
     began_s = 0.0
     spans: dict[str, list[Span]] = {}
     open_ones: dict[int, list[tuple[str, float]]] = {}
-    for row in json.loads(path.read_bytes()):
+    for row in json.loads(path.read_bytes() or b"[]"):  # empty where nothing was exchanged
         arguments = row.get("args", {})
         if "start_time_since_epoch_in_micros" in arguments:
             began_s = arguments["start_time_since_epoch_in_micros"] * 1e-6 - since_s

@@ -55,6 +55,11 @@ def test_tensors_that_travel_together_are_one_exchange(tmp_path: Path) -> None:
     assert {event.name for event in events} == {"Horovod ALLREDUCE", "Horovod NEGOTIATE_ALLREDUCE"}
 
 
+def test_where_nothing_was_exchanged_there_is_nothing(tmp_path: Path) -> None:
+    (tmp_path / NAME).touch()
+    assert read_timeline(tmp_path / NAME, since_s=0.0) == []
+
+
 class FakeHorovod:
     """Writes at once, on rank 0 alone."""
 
