@@ -77,6 +77,10 @@ def check_options(options: HorovodOptions, workers: int) -> None:
     ):
         if value is not None and not 0 <= value < float("inf"):
             raise UsageError(f"{flag}: found {value}, expected a number of 0 or more")
+    if options.profile and options.timeline is not None:
+        raise UsageError(
+            "--timeline: found beside --profile, which has Horovod's timeline written too; leave it out"
+        )
     if options.adasum and workers & (workers - 1):
         raise UsageError(f"--adasum: found {workers} workers, expected a power of 2")
 
@@ -96,6 +100,8 @@ def prepare_horovod(
         environment["HOROVOD_AUTOTUNE"] = "1"
     if options.timeline is not None:
         environment["HOROVOD_TIMELINE"] = str(options.timeline)
+    elif options.profile:
+        environment["HOROVOD_TIMELINE"] = "DYNAMIC"  # to be started and stopped later (Timeline)
     if options.stall_check_s is not None:
         environment["HOROVOD_STALL_CHECK_DISABLE"] = str(int(options.stall_check_s == 0))
         environment["HOROVOD_STALL_CHECK_TIME_SECONDS"] = str(max(1, round(options.stall_check_s)))

@@ -6,6 +6,7 @@ horovodrun -np 8 python -m distributed.tf_horovod --recipe digits-resnet18 --run
 
 from distributed import horovod_setup, topology
 from distributed.environment import prepare_tensorflow
+from distributed.horovod_timeline import Timeline
 from distributed.network import prepare_network
 from training import stopping
 from training.loop import Strategy, train
@@ -33,6 +34,7 @@ def main() -> int:
 
     from distributed import toolbox_tf as toolbox
     from distributed.optimizer_tf import Optimizer
+    from distributed.profile_tf import Tracer
     from models.layout_tf import named_buffers
 
     # 2. Join the group ----------------------------------------------------------------------------
@@ -106,8 +108,11 @@ def main() -> int:
         hvd.broadcast_variables(list(toolbox.state_tensors(model, optimizer).values()), root_rank=0)
 
     # 7. Train -------------------------------------------------------------------------------------
+    tracer = Tracer(Timeline(hvd, run.world))
     settings = toolbox.settings(run) | {"horovod": horovod_setup.settings(hvd, options)}
-    code = train(run, Strategy(gather, toolbox.placement(run), step, evaluate, state, restore, settings))
+    code = train(
+        run, Strategy(gather, toolbox.placement(run), step, evaluate, state, restore, settings, tracer)
+    )
 
     # 8. Leave the group ---------------------------------------------------------------------------
     # Together: mpirun ends the others as soon as one process is gone with an exit code such as 75.

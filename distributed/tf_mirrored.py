@@ -36,6 +36,7 @@ def main() -> int:
     from distributed import toolbox_tf as toolbox
     from distributed.gather_tf import gather_over_processes
     from distributed.optimizer_tf import Optimizer
+    from distributed.profile_tf import Tracer
     from models.layout_tf import named_buffers
 
     # 2. Join the group ----------------------------------------------------------------------------
@@ -112,8 +113,9 @@ def main() -> int:
         toolbox.restore_state(model, optimizer, state)
 
     # 7. Train -------------------------------------------------------------------------------------
+    settings, tracer = toolbox.settings(run), Tracer(workers=len(devices))
     code = train(
-        run, Strategy(gather, toolbox.placement(run), step, evaluate, state, restore, toolbox.settings(run))
+        run, Strategy(gather, toolbox.placement(run), step, evaluate, state, restore, settings, tracer)
     )
 
     # 8. Leave the group ---------------------------------------------------------------------------

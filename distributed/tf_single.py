@@ -26,6 +26,7 @@ def main() -> int:
 
     from distributed import toolbox_tf as toolbox
     from distributed.optimizer_tf import Optimizer
+    from distributed.profile_tf import Tracer
 
     # 2. Join the group ----------------------------------------------------------------------------
     toolbox.choose_devices(run)
@@ -63,8 +64,9 @@ def main() -> int:
         toolbox.restore_state(model, optimizer, state)
 
     # 7. Train -------------------------------------------------------------------------------------
+    settings, tracer = toolbox.settings(run), Tracer()
     code = train(
-        run, Strategy(gather, toolbox.placement(run), step, evaluate, state, restore, toolbox.settings(run))
+        run, Strategy(gather, toolbox.placement(run), step, evaluate, state, restore, settings, tracer)
     )
 
     # 8. Leave the group ---------------------------------------------------------------------------

@@ -32,6 +32,7 @@ def main() -> int:
 
     from distributed import toolbox_torch as toolbox
     from distributed.optimizer_torch import Optimizer
+    from distributed.profile_torch import Tracer
     from models.layout_torch import named_buffers
 
     # 2. Join the group ----------------------------------------------------------------------------
@@ -100,11 +101,10 @@ def main() -> int:
         toolbox.restore_state(model, optimizer, state)
 
     # 7. Train -------------------------------------------------------------------------------------
+    settings, tracer = toolbox.settings(device), Tracer()
     code = train(
         run,
-        Strategy(
-            gather, toolbox.placement(run, device), step, evaluate, state, restore, toolbox.settings(device)
-        ),
+        Strategy(gather, toolbox.placement(run, device), step, evaluate, state, restore, settings, tracer),
     )
 
     # 8. Leave the group ---------------------------------------------------------------------------

@@ -5,6 +5,7 @@ horovodrun -np 8 python -m distributed.torch_horovod --recipe digits-resnet18 --
 """
 
 from distributed import horovod_setup, topology
+from distributed.horovod_timeline import Timeline
 from distributed.network import prepare_network
 from training import stopping
 from training.loop import Strategy, train
@@ -33,6 +34,7 @@ def main() -> int:
 
     from distributed import toolbox_torch as toolbox
     from distributed.optimizer_torch import Optimizer
+    from distributed.profile_torch import Tracer
     from models.layout_torch import named_buffers
 
     # 2. Join the group ----------------------------------------------------------------------------
@@ -115,9 +117,11 @@ def main() -> int:
         )
 
     # 7. Train -------------------------------------------------------------------------------------
+    tracer = Tracer(Timeline(hvd, run.world))
     settings = toolbox.settings(device) | {"horovod": horovod_setup.settings(hvd, options)}
     code = train(
-        run, Strategy(gather, toolbox.placement(run, device), step, evaluate, state, restore, settings)
+        run,
+        Strategy(gather, toolbox.placement(run, device), step, evaluate, state, restore, settings, tracer),
     )
 
     # 8. Leave the group ---------------------------------------------------------------------------

@@ -24,6 +24,7 @@ def main() -> int:
 
     from distributed import toolbox_torch as toolbox
     from distributed.optimizer_torch import Optimizer
+    from distributed.profile_torch import Tracer
 
     # 2. Join the group ----------------------------------------------------------------------------
     device = toolbox.choose_device(run)
@@ -58,11 +59,10 @@ def main() -> int:
         toolbox.restore_state(model, optimizer, state)
 
     # 7. Train -------------------------------------------------------------------------------------
+    settings, tracer = toolbox.settings(device), Tracer()
     code = train(
         run,
-        Strategy(
-            gather, toolbox.placement(run, device), step, evaluate, state, restore, toolbox.settings(device)
-        ),
+        Strategy(gather, toolbox.placement(run, device), step, evaluate, state, restore, settings, tracer),
     )
 
     # 8. Leave the group ---------------------------------------------------------------------------

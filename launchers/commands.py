@@ -117,6 +117,7 @@ def option_arguments(options: Options) -> list[str]:
         ("--resume", options.resume),
         ("--eager", options.eager),
         ("--no-exchange", options.no_exchange),
+        ("--profile", options.profile),
     )
     arguments += [flag for flag, value in flags if value]
     if isinstance(options, HorovodOptions):

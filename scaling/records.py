@@ -231,7 +231,7 @@ def _read_timing(run_dir: Path, planned: Mapping[str, Any]) -> dict[str, np.ndar
         raise Unreadable(f"timing-{missing[0]}.jsonl: not found, expected {planned['workers']} ranks' files")
     by_rank = []
     for _, path in sorted(paths.items()):
-        rows = _rows(path)
+        rows = [row for row in _rows(path) if not row.get("profiled")]  # a profiler was at work
         if not all(
             _is_step(row.get("step")) and all(_is_time(row.get(name)) for name in TIMES) for row in rows
         ):

@@ -15,6 +15,7 @@ TWINS: dict[str, tuple[str | None, str | None]] = {
     "losses": ("models/losses_torch.py", "models/losses_tf.py"),
     "optimizer": ("distributed/optimizer_torch.py", "distributed/optimizer_tf.py"),
     "toolbox": ("distributed/toolbox_torch.py", "distributed/toolbox_tf.py"),
+    "profile": ("distributed/profile_torch.py", "distributed/profile_tf.py"),
     "all-reduce, timed alone": ("distributed/allreduce_torch.py", "distributed/allreduce_tf.py"),
     "gathering of numbers on CPUs": (None, "distributed/gather_tf.py"),
     "one device": ("distributed/torch_single.py", "distributed/tf_single.py"),

@@ -23,6 +23,7 @@ from training.observing import Observation
 from training.options import warn
 from training.problems import EXIT_DONE, EXIT_STOPPED_EARLY, UsageError
 from training.process import report_failure
+from training.profiling import Profile, Tracer
 from training.replay import replay
 from training.run import Run
 from training.saving import Saver
@@ -46,6 +47,7 @@ class Strategy:
         or an empty one.
     restore(state): the reverse, on every worker.
     settings: the framework's settings, for run.json.
+    tracer: the framework's profiler, for --profile.
     """
 
     gather: Callable[[np.ndarray], np.ndarray]
@@ -55,6 +57,7 @@ class Strategy:
     state: Callable[[int, State], State | None]
     restore: Callable[[State], None]
     settings: dict[str, Any]
+    tracer: Tracer | None = None
 
 
 class Training:
@@ -63,11 +66,19 @@ class Training:
     def __init__(self, run: Run, strategy: Strategy, watch: stopping.Watch, device_uuids: Uuids) -> None:
         assert run.start is not None
         recipe, world = run.recipe, run.world
-        self.run, self.strategy, self.watch = run, strategy, watch
+        self.run, self.watch = run, watch
         self.first_step = self.step = run.start.step
         self.last_step = run.options.stop_after or recipe.steps
         self.stop_reason = f"--stop-after {run.options.stop_after}"
         self.tokens = run.resumed_tokens
+        self.profile = Profile(
+            run,
+            strategy.tracer,
+            self.last_step,
+            lambda step: self._evaluates(step) or self._saves(step),
+            watch,
+        )
+        self.strategy = self.profile.marked(strategy)
         self.order = SampleOrder(run.train_source.num_samples, recipe.data.global_batch, recipe.seed)
         self.rates = learning_rates(recipe)
         run.run_dir.mkdir(parents=True, exist_ok=True)
@@ -102,13 +113,17 @@ class Training:
         exchange = stopping.Exchange(
             self.strategy.gather, self.run.world.num_processes, self.first_step, self.watch
         )
-        with closing(training_feed(self.run, self.first_step, self.last_step - self.first_step)) as feed:
+        feed = training_feed(self.run, self.first_step, self.last_step - self.first_step)
+        with closing(self.profile.watched(feed)) as feed:
             window, watched = Window(), self.watch.fed(feed)
             if self.run.options.replay_from is None:  # verification has nothing to save
                 self.watch.begin()
             while self.step < self.last_step:
                 window = self._step(watched, window)
                 self.watch.step = self.step
+                if self.step in self.profile.switches:
+                    self.profile.switch(self.step)
+                    window = Window()
                 # After a save the others wait for the main process, which may be writing still.
                 self.watch.progress(next_takes_long=self._saves(self.step))
                 if self.step < self.last_step and (number := exchange.after(self.step)):
@@ -148,8 +163,9 @@ class Training:
         return Window()
 
     def _reports(self, step: int) -> bool:
-        """The first step tells compilation from training, the last one has the final loss."""
-        return step % self.run.recipe.run.log_every == 0 or step in (self.first_step + 1, self.last_step)
+        """The first step tells compilation from training, the last one has the final loss; a profile is apart."""
+        is_border = step in (self.first_step + 1, self.last_step) or step in self.profile.switches
+        return is_border or step % self.run.recipe.run.log_every == 0
 
     def _evaluates(self, step: int) -> bool:
         every = self.run.recipe.run.eval_every
@@ -166,6 +182,8 @@ class Training:
         recipe = self.run.recipe
         steps = len(window.norms)
         per_step = {"step_time_s": window.wall_s / steps, "data_time_s": window.data_time_s / steps}
+        if self.step in self.profile.steps:
+            per_step["profiled"] = True  # it is slower then
         timing = {"step": self.step, "steps": steps, **per_step, "replaced_samples": window.replaced}
         self.log.timing(timing | window.closed | self.saver.ended())
         row = {
@@ -220,12 +238,13 @@ class Training:
         with ExitStack() as each:  # a disk that refuses the log's rows does not keep the others open
             each.callback(self.progress.close)
             each.callback(self.observation.close)
+            each.callback(self.profile.close)
             self.log.close()
 
     def summarise(self) -> None:
         """After `close` on every process of the run: what the samplers saw."""
         if self.run.world.is_main:
-            for line in self.observation.summary():
+            for line in [*self.observation.summary(), *self.profile.summary()]:
                 self.progress.message(line)
 
     def save(self) -> None:

@@ -44,6 +44,8 @@ class Options:
     """Run step by step, without graphs or loader threads, as a debugger wants it."""
     no_exchange: bool = False
     """Measurement: no gradient is exchanged and nothing saved, so each worker trains alone, at its own pace."""
+    profile: bool = False
+    """Trace five steps after the warm-up on every rank, and say where their time went (RUN_DIR/profile)."""
     telemetry_interval_s: float = 1.0
     """Seconds between two readings of what GPUs and host do, by a process beside the training (from 0.1; 0: never)."""
     hang_timeout_s: float = 600.0

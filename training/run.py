@@ -109,6 +109,10 @@ def open_run(options: Options, strategy: str, world: World, with_state: bool = T
         raise UsageError(
             f"--no-exchange: measures only, and has no common state to save or compare; leave out {what}"
         )
+    if options.profile and options.replay_from:
+        raise UsageError(
+            "--profile: traces training, found --replay-from, which verifies; leave one of them out"
+        )
     interval_s = options.telemetry_interval_s
     if interval_s and not sampling.SHORTEST_S <= interval_s <= sampling.LONGEST_S:
         raise UsageError(

@@ -36,6 +36,7 @@ TUNED = [
     "30",
 ]
 ALONE = ["--no-exchange"]
+PROFILED = ["--profile", "--set", "steps=18", "run.log_every=6"]
 TIME_LIMIT_S = 240
 COMMANDS: dict[str, list[str]] = {
     "tf-mirrored": [*MIRRORED, *RESNET],
@@ -64,6 +65,12 @@ COMMANDS: dict[str, list[str]] = {
     "tf-mirrored alone": [*MIRRORED, *RESNET, *ALONE],
     "tf-horovod alone": [*TF_HVD, *RESNET, *ALONE],
     "torch-single alone": [*TORCH, *RESNET, *ALONE, "--set", "data.global_batch=12"],
+    "torch-ddp profiled": [*DDP, *GPT, *PROFILED],
+    "tf-mirrored profiled": [*MIRRORED, *GPT, *PROFILED],
+    "torch-horovod profiled": [*TORCH_HVD, *GPT, *PROFILED],
+    "tf-horovod profiled": [*TF_HVD, *GPT, *PROFILED],
+    "torch-single profiled": [*TORCH, *GPT, *PROFILED, *ALONE],
+    "tf-single profiled": [*TF, *GPT, *PROFILED, "--eager"],
     "tf-horovod resumed": [*TF_HVD, *RESUME],
     "torch-horovod resumed": [*TORCH_HVD, *RESUME],
     "tf-mirrored resumed": [*MIRRORED, *RESUME],

@@ -147,6 +147,7 @@ def test_adasum_halves_its_ranks_again_and_again(workers: int, sound: bool) -> N
         ({"cycle_time_ms": 0.0}, {"HOROVOD_CYCLE_TIME": "0.0"}),
         ({"autotune": True}, {"HOROVOD_AUTOTUNE": "1"}),
         ({"timeline": Path("a b/t.json")}, {"HOROVOD_TIMELINE": "a b/t.json"}),
+        ({"profile": True}, {"HOROVOD_TIMELINE": "DYNAMIC"}),
         (
             {"stall_check_s": 30.4},
             {"HOROVOD_STALL_CHECK_DISABLE": "0", "HOROVOD_STALL_CHECK_TIME_SECONDS": "30"},
@@ -168,6 +169,12 @@ def test_a_flag_sets_its_variables_and_no_others(options: dict, variables: dict[
         horovod_setup.prepare_horovod(HorovodOptions(**options), WORLD, environment)
         assert environment == {**before, **variables}
     assert set(variables) <= set(horovod_setup.VARIABLES)  # or run.json would not show it
+
+
+def test_one_timeline_is_enough() -> None:
+    both = HorovodOptions(profile=True, timeline=Path("t.json"))
+    with pytest.raises(UsageError, match=r"^--timeline: found beside --profile"):
+        horovod_setup.check_options(both, 2)
 
 
 @pytest.mark.parametrize(("gpus", "expected"), [(0, {"HOROVOD_CYCLE_TIME": "10"}), (2, {})])

@@ -23,6 +23,7 @@ FULL = Options(
     replay_from=Path("other"),
     perturb_gradients=1,
     no_exchange=True,
+    profile=True,
     telemetry_interval_s=0.5,
     hang_timeout_s=60.0,
 )

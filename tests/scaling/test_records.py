@@ -56,6 +56,17 @@ def test_tokens_energy_and_cores_are_read(tmp_path: Path) -> None:
     assert (read(tmp_path).state, read(tmp_path).energy_per_sample_j) == ("completed", None)
 
 
+def test_windows_beside_a_profiler_are_left_out(tmp_path: Path) -> None:
+    run_dir = written(tmp_path)
+    for path in run_dir.glob("timing-*.jsonl"):
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        profiled = {**rows[3], "step_time_s": 9.0, "profiled": True}
+        path.write_text("".join(json.dumps(row) + "\n" for row in [*rows[:3], profiled, *rows[4:]]))
+    record = read(tmp_path)
+    assert record.step_time_s.shape == (2, 7)
+    assert record.step_time_s[:, 1:].max() == pytest.approx(0.2)
+
+
 def spoil(run_dir: Path, name: str, content: str | None) -> None:
     if content is None:
         (run_dir / name).unlink()
