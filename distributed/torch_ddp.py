@@ -71,7 +71,7 @@ def main() -> int:
             with nullcontext() if number == run.accumulation and run.exchanges else replica.no_sync():
                 loss = toolbox.loss_sum(replica, inputs, targets, run.recipe.optimizer.label_smoothing)
                 loss = loss / placed.target_count
-                (loss * run.workers).backward()
+                optimizer.scaled(loss * run.workers).backward()
             losses.append(loss.detach())
         loss = sum(losses)
         if report and run.exchanges:
@@ -103,7 +103,13 @@ def main() -> int:
     code = train(
         run,
         Strategy(
-            gather, toolbox.placement(run, device), step, evaluate, state, restore, toolbox.settings(device)
+            gather,
+            toolbox.placement(run, device),
+            step,
+            evaluate,
+            state,
+            restore,
+            toolbox.settings(run, device),
         ),
     )
 

@@ -42,7 +42,7 @@ def main() -> int:
         for inputs, targets in placed.micro_batches():
             loss = toolbox.loss_sum(model, inputs, targets, run.recipe.optimizer.label_smoothing)
             loss = loss / placed.target_count
-            loss.backward()
+            optimizer.scaled(loss).backward()
             losses.append(loss.detach())
         return sum(losses), optimizer.apply(learning_rate)
 
@@ -61,7 +61,13 @@ def main() -> int:
     code = train(
         run,
         Strategy(
-            gather, toolbox.placement(run, device), step, evaluate, state, restore, toolbox.settings(device)
+            gather,
+            toolbox.placement(run, device),
+            step,
+            evaluate,
+            state,
+            restore,
+            toolbox.settings(run, device),
         ),
     )
 
