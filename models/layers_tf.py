@@ -125,6 +125,11 @@ class Dense(keras.layers.Dense):
         super().__init__(units, kernel_initializer="zeros", dtype=dtype)
         self.build((None, in_width))
 
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        if self.compute_dtype == self.variable_dtype:
+            return super().call(inputs)
+        return _add_bias(keras.ops.matmul(inputs, self.kernel), self.bias.value)
+
 
 class Embedding(keras.layers.Embedding):
     """A table of vectors, whole numbers [...] -> [..., width]; its gradient is dense.
@@ -156,6 +161,17 @@ class Sequential(keras.layers.Layer):
         for layer in self.layers:
             x = layer(x, training=training)
         return x
+
+
+@tf.custom_gradient
+def _add_bias(x: tf.Tensor, bias: tf.Tensor):  # type: ignore[no-untyped-def]  # the decorator hides the types anyway
+    """In half precision the gradient of a bias is summed in float32, where BiasAddGrad adds up in bfloat16."""
+
+    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        total = tf.reduce_sum(widened(upstream), axis=list(range(len(upstream.shape) - 1)))
+        return upstream, tf.cast(total, upstream.dtype)
+
+    return tf.nn.bias_add(x, bias), gradient
 
 
 @tf.custom_gradient
@@ -191,7 +207,7 @@ def gelu(x: tf.Tensor) -> tf.Tensor:
 
     Not tf.nn.gelu, which rounds the constant 0.044715 to float32 for float64 numbers too.
     """
-    dtype, x = x.dtype, _widened(x)
+    dtype, x = x.dtype, widened(x)
     slope = sqrt(2 / pi)
     return tf.cast(0.5 * x * (1 + tf.tanh(x * (slope + slope * 0.044715 * tf.square(x)))), dtype)
 
@@ -208,10 +224,10 @@ def attention(query: tf.Tensor, key: tf.Tensor, value: tf.Tensor, bias: tf.Tenso
     The softmax is computed in float32, or in the query's type if that is wider; `bias` is of that type.
     """
     query *= query.shape[-1] ** -0.5  # cheaper than scaling the T x T scores
-    scores = _widened(tf.matmul(query, key, transpose_b=True)) + bias
+    scores = widened(tf.matmul(query, key, transpose_b=True)) + bias
     return tf.matmul(tf.cast(tf.nn.softmax(scores), query.dtype), value)
 
 
-def _widened(x: tf.Tensor) -> tf.Tensor:
+def widened(x: tf.Tensor) -> tf.Tensor:
     """In float32, or in its own type if that is wider."""
     return tf.cast(x, tf.float64 if x.dtype == tf.float64 else tf.float32)
