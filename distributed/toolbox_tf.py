@@ -66,7 +66,7 @@ def settings(run: Run) -> dict:
         "inter_op_threads": tf.config.threading.get_inter_op_parallelism_threads(),
         "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
         "tf32": tf.config.experimental.tensor_float_32_execution_enabled(),
-        "policy": _policy(run),
+        "policy": _policy(run) if run.recipe.precision in HALF_TYPES else None,
         "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "default"),
         "xla": run.recipe.performance.xla,
         "compiled": not run.options.eager,

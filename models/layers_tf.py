@@ -140,10 +140,16 @@ class Embedding(keras.layers.Embedding):
 
     def __init__(self, rows: int, width: int, *, dtype: str) -> None:
         super().__init__(rows, width, embeddings_initializer="zeros", dtype=parameter_dtype(dtype))
+        self.product_dtype = keras.dtype_policies.get(dtype).compute_dtype
         self.build()
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         return _gather_rows(tf.convert_to_tensor(self.embeddings.value), inputs)
+
+    def project(self, x: tf.Tensor) -> tf.Tensor:
+        """The head that shares the table: [n, width] -> [n, rows], a product in the policy's type."""
+        table = tf.cast(self.embeddings.value, self.product_dtype)
+        return tf.matmul(tf.cast(x, self.product_dtype), table, transpose_b=True)
 
 
 class Sequential(keras.layers.Layer):

@@ -63,7 +63,7 @@ class MLP(keras.layers.Layer):
 class Block(keras.layers.Layer):
     """Attention, then MLP, each on a normalised copy of the residual stream and added back to it.
 
-    The stream has the type of the parameters; under a mixed policy only Dense and attention's products are shorter.
+    The stream has the type of the parameters in every precision.
     """
 
     def __init__(self, spec: GptSpec, *, dtype: str) -> None:
@@ -85,7 +85,6 @@ class GPT(keras.Model):
     def __init__(self, spec: GptSpec, dtype: str) -> None:
         super().__init__(dtype=parameter_dtype(dtype))
         self.spec = spec
-        self.product_dtype = keras.dtype_policies.get(dtype).compute_dtype
         self.wte = Embedding(spec.vocabulary, spec.width, dtype=dtype)
         self.wpe = Embedding(spec.context, spec.width, dtype=dtype)
         self.h = [Block(spec, dtype=dtype) for _ in range(spec.num_layers)]
@@ -100,7 +99,5 @@ class GPT(keras.Model):
         bias = causal_bias(length, x.dtype)  # once for all layers
         for block in self.h:
             x = block(x, bias)
-        flat = tf.cast(tf.reshape(self.ln_f(x), [-1, self.spec.width]), self.product_dtype)
-        table = tf.cast(self.wte.embeddings.value, self.product_dtype)
-        logits = tf.matmul(flat, table, transpose_b=True)
+        logits = self.wte.project(tf.reshape(self.ln_f(x), [-1, self.spec.width]))
         return tf.reshape(logits, [-1, length, self.spec.vocabulary])
