@@ -1,4 +1,7 @@
-"""The loss scale of fp16 in TensorFlow, on the device. The rule is in training/loss_scale.py, its twin in loss_scale_torch.py."""
+"""The loss scale of fp16 in TensorFlow, on the device: the rule of training/loss_scale.py.
+
+Its twin is loss_scale_torch.py.
+"""
 
 import numpy as np
 import tensorflow as tf

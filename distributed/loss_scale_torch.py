@@ -1,4 +1,7 @@
-"""The loss scale of fp16 in PyTorch, on the device. The rule is in training/loss_scale.py, its twin in loss_scale_tf.py."""
+"""The loss scale of fp16 in PyTorch, on the device: the rule of training/loss_scale.py.
+
+Its twin is loss_scale_tf.py.
+"""
 
 import torch
 from torch import Tensor

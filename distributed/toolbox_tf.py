@@ -221,5 +221,5 @@ def restore_state(model: keras.Model, optimizer: Optimizer, state: State) -> Non
     write_canonical(named_variables(model), state.parameters, model.spec)
     write_canonical(named_buffers(model), state.buffers, model.spec)
     optimizer.restore_moments(state.moments, state.updates)
-    if optimizer.scaler is not None:
+    if optimizer.scaler is not None and state.loss_scale is not None:
         optimizer.scaler.restore(state.loss_scale)

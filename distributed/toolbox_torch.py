@@ -203,5 +203,5 @@ def restore_state(model: nn.Module, optimizer: Optimizer, state: State) -> None:
         for name, tensor in tensors.items():
             tensor.copy_(torch.from_numpy(arrays[name]))
     optimizer.restore_moments(state.moments, state.updates)
-    if optimizer.scaler is not None:
+    if optimizer.scaler is not None and state.loss_scale is not None:
         optimizer.scaler.restore(state.loss_scale)

@@ -18,9 +18,9 @@ from training import checkpoint, claim, ending, stopping
 from training.agreement import agree
 from training.feed import Batches, evaluation_feed, training_feed
 from training.fingerprint import Uuids, run_json
+from training.loss_scale import failed_steps
 from training.nonfinite import not_finite
 from training.observing import Observation
-from training.loss_scale import failed_steps
 from training.options import warn
 from training.problems import EXIT_DONE, EXIT_STOPPED_EARLY, UsageError
 from training.process import report_failure

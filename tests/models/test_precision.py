@@ -1,4 +1,4 @@
-"""The types that bf16 and fp16 compute in: the same for each kind of operation in both frameworks (docs/matching.md)."""
+"""What bf16 and fp16 compute in: for each kind of operation the same type in both frameworks (docs/matching.md)."""
 
 from typing import Any
 
