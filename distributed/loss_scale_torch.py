@@ -11,21 +11,26 @@ from training.loss_scale import LossScale
 
 
 class LossScaler:
-    """Scales losses and takes the scale out of gradients; nothing waits for the device."""
+    """Scales losses and takes the scale out of gradients; nothing waits for the device.
 
-    def __init__(self, device: torch.device) -> None:
+    loss_factor: what the losses were multiplied by already, which is part of the scale: DDP's by the number of
+    workers, and all strategies are to overflow at the same step.
+    """
+
+    def __init__(self, device: torch.device, loss_factor: int = 1) -> None:
+        self.loss_factor = loss_factor
         self.scale = torch.ones((), device=device)
         self.good_steps = torch.zeros((), dtype=torch.int32, device=device)
         self.skipped_steps = torch.zeros((), dtype=torch.int32, device=device)
 
     def scaled(self, loss: Tensor) -> Tensor:
         """What to differentiate."""
-        return loss * self.scale
+        return loss * (self.scale / self.loss_factor)
 
     @torch.no_grad()
     def unscale(self, gradients: list[Tensor]) -> None:
         """Divide by the scale in place. It is a power of two: no digit is lost."""
-        torch._foreach_mul_(gradients, self.scale.reciprocal())
+        torch._foreach_mul_(gradients, self.loss_factor / self.scale)
 
     @torch.no_grad()
     def update(self, not_finite: Tensor) -> None:

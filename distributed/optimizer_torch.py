@@ -23,9 +23,10 @@ class Optimizer:
 
     One rule with training/update_rule.py, which verify recomputes in NumPy. torch.optim's functions are called rather
     than its classes: the same kernels, without the compiler that the classes import (1.5 s at the start of a run).
+    loss_factor: what the script multiplies its losses by before it asks for `scaled`.
     """
 
-    def __init__(self, model: nn.Module, run: Run) -> None:
+    def __init__(self, model: nn.Module, run: Run, loss_factor: int = 1) -> None:
         self.config = run.recipe.optimizer
         self.parameters = named_parameters(model)
         matrices = [name for name, p in self.parameters.items() if p.ndim >= 2]
@@ -38,7 +39,7 @@ class Optimizer:
         self.recorded: dict[str, Tensor] | None = None
         seed = run.options.perturb_gradients
         self.noise = None if seed is None else torch.Generator(device).manual_seed(seed)
-        self.scaler = LossScaler(device) if run.recipe.precision == "fp16" else None
+        self.scaler = LossScaler(device, loss_factor) if run.recipe.precision == "fp16" else None
 
     def zero_gradients(self) -> None:
         """Forget the last step's gradients, before the first micro-batch of a step."""

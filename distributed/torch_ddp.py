@@ -60,7 +60,7 @@ def main() -> int:
         **toolbox.LOCAL_BUFFERS,
         bucket_cap_mb=run.recipe.performance.bucket_mib,
     )
-    optimizer = Optimizer(model, run)
+    optimizer = Optimizer(model, run, loss_factor=run.workers)
 
     # 4. Take one step -----------------------------------------------------------------------------
     # DDP takes the mean over the workers; the loss is divided by the global count, so it is their sum we want.

@@ -142,3 +142,13 @@ def test_no_other_precision_scales_its_losses(framework, precision):
     loss = object()
     assert ours.optimizer.scaled(loss) is loss
     assert ours.state(0).loss_scale is None
+
+
+def test_ddps_factor_is_part_of_the_scale():
+    """DDP's losses are multiplied by the workers, and its gradients are means."""
+    scaler = loss_scale_torch.LossScaler(torch.device("cpu"), loss_factor=4)
+    scaler.restore(LossScale(2.0**10))
+    assert scaler.scaled(torch.tensor(4 * 3.0)).item() == 3.0 * 2.0**10
+    mean = torch.tensor([2.0**10 * 5.0 / 4])
+    scaler.unscale([mean])
+    assert mean.item() == 5.0
