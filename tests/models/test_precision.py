@@ -19,6 +19,7 @@ from models import (
     transformer_torch,
 )
 from models.initial import initial_values
+from models.layers_tf import causal_bias
 from models.specs import GptSpec, ResNetSpec, parameter_table
 
 SPECS = {
@@ -208,3 +209,20 @@ def test_float32_has_no_casts(family):
     assert not [given for name, given in seen if name == "_to_copy" and given]  # targets become int64
     _, _, seen = tensorflow(family, "float32")
     assert {dtype for name, given in seen for dtype in given if name == "Cast"} <= {"bool"}
+
+
+@pytest.mark.parametrize("half", HALVES)
+def test_the_residual_stream_keeps_digits_that_half_precision_has_not(half):
+    spec = SPECS["gpt"]
+    stream = np.full(
+        (1, spec.context, spec.width), 3000.0, np.float32
+    )  # between numbers of float16 lie 2 there
+    ours, theirs = transformer_torch.Block(spec), transformer_tf.Block(spec, dtype=f"mixed_{half}")
+    theirs.mlp.c_proj.bias.assign(np.full(spec.width, 0.125))
+    torch.nn.init.zeros_(ours.attn.c_proj.weight), torch.nn.init.zeros_(ours.attn.c_proj.bias)
+    torch.nn.init.zeros_(ours.mlp.c_proj.weight), torch.nn.init.constant_(ours.mlp.c_proj.bias, 0.125)
+    with torch.autocast("cpu", getattr(torch, half)):
+        out = ours(torch.from_numpy(stream))
+    np.testing.assert_array_equal(out.detach().numpy(), stream + 0.125)
+    out = theirs(tf.constant(stream), causal_bias(spec.context, tf.float32))
+    np.testing.assert_array_equal(out.numpy(), stream + 0.125)
