@@ -79,6 +79,8 @@ def misfit(recipe: Recipe, state: State) -> str | None:
             expected = f"{parameter_dtype(recipe)} {list(shapes[name])}" if name in shapes else "none"
             if found != expected:
                 return f"{prefix + name!r}: found {found}, expected {expected}"
+    if (state.loss_scale is None) != (initial_loss_scale(recipe) is None):
+        return f"loss scale: found {state.loss_scale}, expected one in fp16 and in fp16 alone"
     return None
 
 

@@ -32,13 +32,17 @@ RECIPES = {
 FINITE = (True, True, False, True, True, True, True, False, False, True)
 
 
+def run_of(recipe: Recipe) -> SimpleNamespace:
+    """What of a run the optimizers read."""
+    options, world = SimpleNamespace(perturb_gradients=None), SimpleNamespace(is_main=True)
+    return SimpleNamespace(recipe=recipe, records_gradients=True, options=options, world=world)
+
+
 class Torch:
     """What the scripts of PyTorch do with gradients that are given."""
 
     def __init__(self, recipe: Recipe) -> None:
-        run = SimpleNamespace(
-            recipe=recipe, records_gradients=True, options=SimpleNamespace(perturb_gradients=None)
-        )
+        self.run = run = run_of(recipe)
         self.model = toolbox_torch.build_model(run, torch.device("cpu"))
         self.optimizer = optimizer_torch.Optimizer(self.model, run)
         toolbox_torch.restore_state(self.model, self.optimizer, initial_state(recipe))
@@ -50,7 +54,7 @@ class Torch:
         return float(self.optimizer.apply(rate))
 
     def state(self, step: int) -> State:
-        return toolbox_torch.export_state(self.model, self.optimizer, step)
+        return toolbox_torch.export_state(self.model, self.optimizer, self.run, step, State(0, {}, {}))
 
     def restore(self, state: State) -> None:
         toolbox_torch.restore_state(self.model, self.optimizer, state)
@@ -60,9 +64,7 @@ class TensorFlow:
     """The same of TensorFlow."""
 
     def __init__(self, recipe: Recipe) -> None:
-        run = SimpleNamespace(
-            recipe=recipe, records_gradients=True, options=SimpleNamespace(perturb_gradients=None)
-        )
+        self.run = run = run_of(recipe)
         self.model = toolbox_tf.build_model(run)
         self.optimizer = optimizer_tf.Optimizer(self.model, run)
         self.kinds = {tensor.name: tensor.kind for tensor in parameter_table(recipe.model)}
@@ -83,7 +85,7 @@ class TensorFlow:
         return float(self.apply(given, tf.constant(rate, tf.float64)))
 
     def state(self, step: int) -> State:
-        return toolbox_tf.export_state(self.model, self.optimizer, step)
+        return toolbox_tf.export_state(self.model, self.optimizer, self.run, step, State(0, {}, {}))
 
     def restore(self, state: State) -> None:
         toolbox_tf.restore_state(self.model, self.optimizer, state)

@@ -7,7 +7,8 @@ import tensorflow as tf
 import torch
 
 from distributed import toolbox_tf, toolbox_torch
-from recipes.recipe import PRECISIONS, load_recipe
+from recipes.bounds import PRECISIONS
+from recipes.recipe import load_recipe
 from training.world import World
 
 SMALL = ("model.num_layers=1", "model.width=4", "model.context=8", "model.vocabulary=16")

@@ -94,3 +94,10 @@ def test_the_first_tensor_that_does_not_fit_is_named(spoil, told: str) -> None:
     state = initial_state(recipe)
     spoil(state)
     assert misfit(recipe, state).startswith(told)
+
+
+def test_a_loss_scale_belongs_to_fp16_alone() -> None:
+    wide, half = (load_recipe("verify-gpt", (f"precision={precision}",)) for precision in ("float32", "fp16"))
+    assert misfit(half, initial_state(half)) is None
+    assert misfit(half, initial_state(wide)).startswith("loss scale: found None, expected one in fp16")
+    assert misfit(wide, initial_state(half)).startswith("loss scale: found LossScale(")
