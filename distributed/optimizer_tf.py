@@ -4,6 +4,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from distributed.loss_scale_tf import LossScaler
+from distributed.variables_tf import assign, local_variable, replicas
 from models.layout_tf import named_variables, to_canonical, to_framework
 from models.specs import ModelSpec, buffer_table, parameter_table
 from training.copying import in_threads
@@ -32,7 +34,12 @@ class Optimizer:
         self.recorded = (
             {name: _zeros_like(v) for name, v in self.variables.items()} if run.records_gradients else None
         )
-        self.iterations = _local_variable(tf.zeros([], tf.int64))
+        self.iterations = local_variable(tf.zeros([], tf.int64))
+        self.scaler = LossScaler() if run.recipe.precision == "fp16" else None
+
+    def scaled(self, loss: tf.Tensor) -> tf.Tensor:
+        """What to differentiate: the loss, in fp16 times the loss scale."""
+        return loss if self.scaler is None else self.scaler.scaled(loss)
 
     def apply(self, gradients: list[tf.Tensor], learning_rate: tf.Tensor) -> tf.Tensor:
         """Update from the combined gradients, in the order of `variables`; returns their norm, unclipped.
@@ -40,6 +47,8 @@ class Optimizer:
         learning_rate: float64 scalar. Where the norm is not finite nothing is changed; no one waits for the
         device to find that out.
         """
+        if self.scaler is not None:
+            gradients = self.scaler.unscaled(gradients)
         if self.recorded is not None:
             for variable, gradient in zip(self.recorded.values(), gradients, strict=True):
                 variable.assign(gradient)
@@ -48,7 +57,10 @@ class Optimizer:
             factor = tf.minimum(tf.ones([], norm.dtype), self.config.clip_norm / (norm + CLIP_EPSILON))
             gradients = [gradient * factor for gradient in gradients]
         update = self._sgd if self.config.name == "sgd" else self._adamw
-        tf.cond(tf.math.is_finite(norm), lambda: update(gradients, learning_rate), lambda: tf.constant(False))
+        finite = tf.math.is_finite(norm)
+        tf.cond(finite, lambda: update(gradients, learning_rate), lambda: tf.constant(False))
+        if self.scaler is not None:
+            self.scaler.update(~finite)
         return norm
 
     def _sgd(self, gradients: list[tf.Tensor], learning_rate: tf.Tensor) -> tf.Tensor:
@@ -104,11 +116,11 @@ class Optimizer:
             for moment, variables in self.moments.items()
         }
 
-    def restore_moments(self, moments: dict[str, Arrays], step: int) -> None:
-        """The reverse; `step` counts for AdamW's bias correction."""
+    def restore_moments(self, moments: dict[str, Arrays], updates: int) -> None:
+        """The reverse; the updates made so far count for AdamW's bias correction."""
         for moment, variables in self.moments.items():
             write_canonical(variables, moments[moment], self.spec)
-        _assign(self.iterations, np.asarray(step))
+        assign(self.iterations, np.asarray(updates))
 
 
 def read_canonical(variables: dict[str, tf.Variable], spec: ModelSpec, into: Arrays) -> Arrays:
@@ -117,7 +129,7 @@ def read_canonical(variables: dict[str, tf.Variable], spec: ModelSpec, into: Arr
     into: arrays of an earlier call, to be used again, or none.
     """
     kinds = _kinds(spec)
-    values = {name: _replicas(variable)[0].read_value() for name, variable in variables.items()}
+    values = {name: replicas(variable)[0].read_value() for name, variable in variables.items()}
     copies = {
         name: to_framework(into[name], kinds[name])
         if into
@@ -132,26 +144,12 @@ def write_canonical(variables: dict[str, tf.Variable], arrays: Arrays, spec: Mod
     """Set every local replica's values from arrays in PyTorch's layout."""
     kinds = _kinds(spec)
     for name, variable in variables.items():
-        _assign(variable, to_framework(arrays[name], kinds[name]))
+        assign(variable, to_framework(arrays[name], kinds[name]))
 
 
 def _kinds(spec: ModelSpec) -> dict[str, str]:
     return {tensor.name: tensor.kind for tensor in (*parameter_table(spec), *buffer_table(spec))}
 
 
-def _assign(variable: tf.Variable, value: np.ndarray) -> None:
-    for replica in _replicas(variable):
-        replica.assign(value)
-
-
-def _replicas(variable: tf.Variable) -> tuple[tf.Variable, ...]:
-    return tf.distribute.get_strategy().experimental_local_results(variable)
-
-
 def _zeros_like(variable: tf.Variable) -> tf.Variable:
-    return _local_variable(tf.zeros(variable.shape, variable.dtype))
-
-
-def _local_variable(value: tf.Tensor) -> tf.Variable:
-    """A variable of which each replica has its own, equal because each makes the same updates."""
-    return tf.Variable(value, trainable=False, aggregation=tf.VariableAggregation.NONE)
+    return local_variable(tf.zeros(variable.shape, variable.dtype))

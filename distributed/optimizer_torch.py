@@ -8,6 +8,7 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim.adamw import adamw
 from torch.optim.sgd import sgd
 
+from distributed.loss_scale_torch import LossScaler
 from models.layout_torch import named_parameters
 from training.copying import in_threads
 from training.run import Run
@@ -22,9 +23,10 @@ class Optimizer:
 
     One rule with training/update_rule.py, which verify recomputes in NumPy. torch.optim's functions are called rather
     than its classes: the same kernels, without the compiler that the classes import (1.5 s at the start of a run).
+    loss_factor: what the script multiplies its losses by before it asks for `scaled`.
     """
 
-    def __init__(self, model: nn.Module, run: Run) -> None:
+    def __init__(self, model: nn.Module, run: Run, loss_factor: int = 1) -> None:
         self.config = run.recipe.optimizer
         self.parameters = named_parameters(model)
         matrices = [name for name, p in self.parameters.items() if p.ndim >= 2]
@@ -37,11 +39,16 @@ class Optimizer:
         self.recorded: dict[str, Tensor] | None = None
         seed = run.options.perturb_gradients
         self.noise = None if seed is None else torch.Generator(device).manual_seed(seed)
+        self.scaler = LossScaler(device, loss_factor) if run.recipe.precision == "fp16" else None
 
     def zero_gradients(self) -> None:
         """Forget the last step's gradients, before the first micro-batch of a step."""
         for parameter in self.parameters.values():
             parameter.grad = None
+
+    def scaled(self, loss: Tensor) -> Tensor:
+        """What to differentiate: the loss, in fp16 times the loss scale."""
+        return loss if self.scaler is None else self.scaler.scaled(loss)
 
     @torch.no_grad()
     def apply(self, learning_rate: float) -> Tensor:
@@ -50,6 +57,8 @@ class Optimizer:
         Where the norm is not finite nothing is changed; no one waits for the device to find that out.
         """
         gradients = {name: p.grad for name, p in self.parameters.items() if p.grad is not None}
+        if self.scaler is not None:
+            self.scaler.unscale(list(gradients.values()))
         if self.noise is not None:
             self._perturb(list(gradients.values()))
         if self.records:
@@ -61,6 +70,8 @@ class Optimizer:
         update = self._sgd if self.config.name == "sgd" else self._adamw
         for names, weight_decay in self.groups:
             update(names, weight_decay, learning_rate, not_finite)
+        if self.scaler is not None:
+            self.scaler.update(not_finite > 0)
         return norm
 
     def _sgd(self, names: list[str], weight_decay: float, learning_rate: float, not_finite: Tensor) -> None:
@@ -108,15 +119,15 @@ class Optimizer:
             moment: host_copies(tensors, into.get(moment, {})) for moment, tensors in self.moments.items()
         }
 
-    def restore_moments(self, moments: dict[str, Arrays], step: int) -> None:
-        """The reverse; `step` counts for AdamW's bias correction."""
+    def restore_moments(self, moments: dict[str, Arrays], updates: int) -> None:
+        """The reverse; the updates made so far count for AdamW's bias correction."""
         for name, p in self.parameters.items():
             for moment, tensors in self.moments.items():
                 # Like the parameter in strides too: the kernels go through both in memory order.
                 tensors[name] = torch.empty_like(p, requires_grad=False).copy_(
                     torch.from_numpy(moments[moment][name])
                 )
-            self.steps[name].fill_(step)
+            self.steps[name].fill_(updates)
 
     def _perturb(self, gradients: list[Tensor]) -> None:
         largest = max(g.abs().max() for g in gradients)

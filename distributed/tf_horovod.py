@@ -52,7 +52,7 @@ def main() -> int:
     # BatchNorm's statistics stay each worker's own until they are averaged.
     model = toolbox.build_model(run)
     optimizer = Optimizer(model, run)
-    gradients_of = toolbox.gradients_function(model, run)
+    gradients_of = toolbox.gradients_function(model, run, optimizer)
     sums_of = toolbox.evaluation_function(model)
     compression = hvd.Compression.fp16 if options.compression == "fp16" else hvd.Compression.none
     reduction = hvd.Adasum if options.adasum else hvd.Sum

@@ -58,7 +58,7 @@ def main() -> int:
     # Every replica restores the same state; BatchNorm's statistics stay each worker's own until they are averaged.
     model = toolbox.build_model(run)
     optimizer = Optimizer(model, run)
-    gradients_of = toolbox.gradients_function(model, run)
+    gradients_of = toolbox.gradients_function(model, run, optimizer)
     sums_of = toolbox.evaluation_function(model)
 
     # 4. Take one step -----------------------------------------------------------------------------

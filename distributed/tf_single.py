@@ -37,7 +37,7 @@ def main() -> int:
     # 3. Place the model ---------------------------------------------------------------------------
     model = toolbox.build_model(run)
     optimizer = Optimizer(model, run)
-    gradients_of = toolbox.gradients_function(model, run)
+    gradients_of = toolbox.gradients_function(model, run, optimizer)
     sums_of = toolbox.evaluation_function(model)
 
     # 4. Take one step -----------------------------------------------------------------------------

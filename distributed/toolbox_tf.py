@@ -16,6 +16,7 @@ from models.losses_tf import correct_count, cross_entropy_sum
 from models.resnet_tf import ResNet
 from models.specs import ResNetSpec
 from models.transformer_tf import GPT
+from recipes.recipe import HALF_TYPES
 from training.feed import PIXEL_MEAN, PIXEL_STD, Batches
 from training.run import Run
 from training.state import State
@@ -29,7 +30,7 @@ def choose_devices(run: Run) -> list[str]:
     """One device for each worker of this process: GPUs or, without one, logical CPUs of one thread each."""
     gpus = tf.config.list_physical_devices("GPU")
     warn_of_devices(run.world, bool(gpus))
-    tf.config.experimental.enable_tensor_float_32_execution(False)  # the recipe's precision decides
+    tf.config.experimental.enable_tensor_float_32_execution(run.recipe.precision == "tf32")
     if run.options.eager:
         tf.config.run_functions_eagerly(True)
     for gpu in gpus:
@@ -65,6 +66,7 @@ def settings(run: Run) -> dict:
         "inter_op_threads": tf.config.threading.get_inter_op_parallelism_threads(),
         "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
         "tf32": tf.config.experimental.tensor_float_32_execution_enabled(),
+        "policy": _policy(run) if run.recipe.precision in HALF_TYPES else None,
         "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "default"),
         "xla": run.recipe.performance.xla,
         "compiled": not run.options.eager,
@@ -75,8 +77,14 @@ def settings(run: Run) -> dict:
 def build_model(run: Run) -> keras.Model:
     """The recipe's model, its weights still unset: `restore` sets them."""
     spec = run.recipe.model
-    dtype = "float64" if run.recipe.precision == "float64" else "float32"
-    return ResNet(spec, dtype) if isinstance(spec, ResNetSpec) else GPT(spec, dtype)
+    return ResNet(spec, _policy(run)) if isinstance(spec, ResNetSpec) else GPT(spec, _policy(run))
+
+
+def _policy(run: Run) -> str:
+    """Keras's name of the precision; docs/matching.md has the operations."""
+    if half := HALF_TYPES.get(run.recipe.precision):
+        return f"mixed_{half}"
+    return "float64" if run.recipe.precision == "float64" else "float32"
 
 
 def placement(run: Run) -> Callable[[Batches], Placed]:
@@ -111,14 +119,14 @@ def prepare(model: keras.Model, inputs: tf.Tensor) -> tf.Tensor:
     """What the model eats: tokens as they are; [m, S, S, 3] pixels normalised."""
     if inputs.dtype != tf.uint8:
         return inputs
-    dtype = tf.as_dtype(model.compute_dtype)
+    dtype = tf.as_dtype(model.variable_dtype)
     mean = tf.constant(PIXEL_MEAN, dtype)
     scale = tf.constant([1.0 / s for s in PIXEL_STD], dtype)
     return (tf.cast(inputs, dtype) - mean) * scale
 
 
 def gradients_function(
-    model: keras.Model, run: Run
+    model: keras.Model, run: Run, optimizer: Optimizer
 ) -> Callable[[tf.Tensor, tf.Tensor, tf.Tensor], tuple[tf.Tensor, list[tf.Tensor]]]:
     """The function (inputs, targets, target_count) -> (loss, gradients): a worker's share, over A micro-batches.
 
@@ -132,7 +140,8 @@ def gradients_function(
             logits = model(prepare(model, inputs), training=True)
             loss = cross_entropy_sum(logits, targets, smoothing)
             loss = loss / tf.cast(target_count, loss.dtype)
-        return loss, [tf.convert_to_tensor(g) for g in tape.gradient(loss, variables)]
+            scaled = optimizer.scaled(loss)
+        return loss, [tf.convert_to_tensor(g) for g in tape.gradient(scaled, variables)]
 
     def accumulate(inputs, targets, target_count):
         if run.accumulation == 1:
@@ -203,6 +212,7 @@ def export_state(model: keras.Model, optimizer: Optimizer, run: Run, step: int, 
         read_canonical(named_buffers(model), spec, into.buffers),
         optimizer.export_moments(into.moments),
         None if optimizer.recorded is None else read_canonical(optimizer.recorded, spec, {}),
+        None if optimizer.scaler is None else optimizer.scaler.export(),
     )
 
 
@@ -210,4 +220,6 @@ def restore_state(model: keras.Model, optimizer: Optimizer, state: State) -> Non
     """The reverse of `export_state`."""
     write_canonical(named_variables(model), state.parameters, model.spec)
     write_canonical(named_buffers(model), state.buffers, model.spec)
-    optimizer.restore_moments(state.moments, state.step)
+    optimizer.restore_moments(state.moments, state.updates)
+    if optimizer.scaler is not None and state.loss_scale is not None:
+        optimizer.scaler.restore(state.loss_scale)

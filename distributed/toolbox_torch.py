@@ -18,6 +18,7 @@ from models.losses_torch import correct_count, cross_entropy_sum
 from models.resnet_torch import ResNet
 from models.specs import ResNetSpec
 from models.transformer_torch import GPT
+from recipes.recipe import HALF_TYPES
 from training.feed import PIXEL_MEAN, PIXEL_STD, Batches
 from training.run import Run
 from training.state import State
@@ -48,9 +49,11 @@ def choose_device(run: Run) -> torch.device:
     """The GPU of this process's local rank or, without GPUs, one thread of the CPU."""
     has_gpu = torch.cuda.is_available()
     warn_of_devices(run.world, has_gpu)
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = (
-        False  # the recipe's precision decides
-    )
+    allows_tf32 = run.recipe.precision == "tf32"
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = allows_tf32
+    # Sums of products in float32, as TensorFlow has them.
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+    torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
     if has_gpu:
         device = torch.device("cuda", run.world.gpu_index)
         torch.cuda.set_device(device)
@@ -59,7 +62,7 @@ def choose_device(run: Run) -> torch.device:
     return torch.device("cpu")
 
 
-def settings(device: torch.device) -> dict:
+def settings(run: Run, device: torch.device) -> dict:
     """What of PyTorch's state changes speed or rounding, for run.json."""
     return {
         "framework": "torch",
@@ -69,6 +72,7 @@ def settings(device: torch.device) -> dict:
         "threads": torch.get_num_threads(),
         "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
         "tf32": torch.backends.cuda.matmul.allow_tf32,
+        "autocast": HALF_TYPES.get(run.recipe.precision),
         "cudnn_benchmark": torch.backends.cudnn.benchmark,
         "deterministic": torch.are_deterministic_algorithms_enabled(),
         "compiled": False,
@@ -87,13 +91,18 @@ class SkipInitialValues(TorchFunctionMode):
 
 
 def build_model(run: Run, device: torch.device) -> nn.Module:
-    """The recipe's model, its weights still unset: `restore` sets them."""
+    """The recipe's model, its weights still unset: `restore` sets them.
+
+    In half precision its forward pass runs under autocast, the losses outside: docs/matching.md has the operations.
+    """
     spec = run.recipe.model
     dtype = torch.float64 if run.recipe.precision == "float64" else torch.float32
     with SkipInitialValues():
         model = (ResNet(spec) if isinstance(spec, ResNetSpec) else GPT(spec)).to(device, dtype)
     if run.recipe.performance.channels_last and isinstance(spec, ResNetSpec):
         model = model.to(memory_format=torch.channels_last)
+    if half := HALF_TYPES.get(run.recipe.precision):
+        model.forward = torch.autocast(device.type, getattr(torch, half))(model.forward)
     return model
 
 
@@ -180,6 +189,7 @@ def export_state(model: nn.Module, optimizer: Optimizer, run: Run, step: int, in
         host_copies(named_buffers(model), into.buffers),
         optimizer.export_moments(into.moments),
         None if optimizer.recorded is None else host_copies(optimizer.recorded, {}),
+        None if optimizer.scaler is None else optimizer.scaler.export(),
     )
 
 
@@ -192,4 +202,6 @@ def restore_state(model: nn.Module, optimizer: Optimizer, state: State) -> None:
     ):
         for name, tensor in tensors.items():
             tensor.copy_(torch.from_numpy(arrays[name]))
-    optimizer.restore_moments(state.moments, state.step)
+    optimizer.restore_moments(state.moments, state.updates)
+    if optimizer.scaler is not None and state.loss_scale is not None:
+        optimizer.scaler.restore(state.loss_scale)

@@ -61,7 +61,7 @@ def main() -> int:
         **toolbox.LOCAL_BUFFERS,
         bucket_cap_mb=run.recipe.performance.bucket_mib,
     )
-    optimizer = Optimizer(model, run)
+    optimizer = Optimizer(model, run, loss_factor=run.workers)
 
     # 4. Take one step -----------------------------------------------------------------------------
     # DDP takes the mean over the workers; the loss is divided by the global count, so it is their sum we want.
@@ -72,7 +72,7 @@ def main() -> int:
             with nullcontext() if number == run.accumulation and run.exchanges else replica.no_sync():
                 loss = toolbox.loss_sum(replica, inputs, targets, run.recipe.optimizer.label_smoothing)
                 loss = loss / placed.target_count
-                (loss * run.workers).backward()
+                optimizer.scaled(loss * run.workers).backward()
             losses.append(loss.detach())
         loss = sum(losses)
         if report and run.exchanges:
@@ -101,7 +101,7 @@ def main() -> int:
         toolbox.restore_state(model, optimizer, state)
 
     # 7. Train -------------------------------------------------------------------------------------
-    settings, tracer = toolbox.settings(device), Tracer()
+    settings, tracer = toolbox.settings(run, device), Tracer()
     code = train(
         run,
         Strategy(gather, toolbox.placement(run, device), step, evaluate, state, restore, settings, tracer),

@@ -85,7 +85,7 @@ def main() -> int:
             is_last_micro_batch = number == run.accumulation and run.exchanges
             loss = toolbox.loss_sum(model, inputs, targets, run.recipe.optimizer.label_smoothing)
             loss = loss / placed.target_count
-            (loss * share).backward()
+            optimizer.scaled(loss * share).backward()
             losses.append(loss.detach())
         receive()
         loss = sum(losses)
@@ -118,7 +118,7 @@ def main() -> int:
 
     # 7. Train -------------------------------------------------------------------------------------
     tracer = Tracer(Timeline(hvd, run.world))
-    settings = toolbox.settings(device) | {"horovod": horovod_setup.settings(hvd, options)}
+    settings = toolbox.settings(run, device) | {"horovod": horovod_setup.settings(hvd, options)}
     code = train(
         run,
         Strategy(gather, toolbox.placement(run, device), step, evaluate, state, restore, settings, tracer),

@@ -43,7 +43,7 @@ def main() -> int:
         for inputs, targets in placed.micro_batches():
             loss = toolbox.loss_sum(model, inputs, targets, run.recipe.optimizer.label_smoothing)
             loss = loss / placed.target_count
-            loss.backward()
+            optimizer.scaled(loss).backward()
             losses.append(loss.detach())
         return sum(losses), optimizer.apply(learning_rate)
 
@@ -59,7 +59,7 @@ def main() -> int:
         toolbox.restore_state(model, optimizer, state)
 
     # 7. Train -------------------------------------------------------------------------------------
-    settings, tracer = toolbox.settings(device), Tracer()
+    settings, tracer = toolbox.settings(run, device), Tracer()
     code = train(
         run,
         Strategy(gather, toolbox.placement(run, device), step, evaluate, state, restore, settings, tracer),

@@ -70,8 +70,8 @@ class Job:
 class Plan:
     """All runs of one recipe.
 
-    controls: in float64 the perturbed runs for trajectories, and `control` is what they differ by; in float32 the
-    reference's steps in float64, and `rounding` is how far it is from them.
+    controls: in float64 the perturbed runs for trajectories, and `control` is what they differ by; in any other
+    precision the reference's steps in float64, and `rounding` is how far it is from them.
     """
 
     name: str
@@ -166,7 +166,7 @@ def make_plan(
     ]
     jobs += others(counts, accumulation, nodes)
     controls = []
-    if recipe.precision == "float32":
+    if recipe.precision != "float64":
         controls = [Job(REFERENCE, 1, accumulation[1], exact=True)]
     elif "trajectory" in modes:
         controls = [Job(REFERENCE, 1, accumulation[1], seed) for seed in CONTROL_SEEDS]

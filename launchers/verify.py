@@ -28,8 +28,9 @@ from training.process import guarded
 from training.run import check_writable
 
 PROGRAM = "python -m launchers.verify"
-DEFAULT_RECIPES = {"float64": ("verify-resnet", "verify-gpt"), "float32": ("verify-gpt",)}
-"""In float32 no ResNet: a ReLU that rounding sends the other way moves its gradients by 1e-2 in any framework."""
+DEFAULT_RECIPES = {"float64": ("verify-resnet", "verify-gpt")}
+OTHER_RECIPES = ("verify-gpt",)
+"""But in float64 no ResNet: a ReLU that rounding sends the other way moves its gradients by 1e-2 in any framework."""
 
 
 @dataclass
@@ -40,8 +41,8 @@ class VerifyOptions:
     """`all`, or names separated by commas."""
     workers: str = "1,2"
     """Worker counts, separated by commas; -single strategies run with 1."""
-    precision: Literal["float64", "float32"] = "float64"
-    """float32 is compared in one-step mode only, by default on the GPT (docs/matching.md says why)."""
+    precision: Literal["float64", "float32", "tf32", "bf16", "fp16"] = "float64"
+    """All but float64 are compared in one-step mode only, by default on the GPT (docs/matching.md says why)."""
     nodes: int = 1
     """Spread the runs of several workers over this many nodes, which are all this machine (with Horovod 2 at most)."""
     steps: int = 20
@@ -95,7 +96,7 @@ def _plans(options: VerifyOptions) -> list[Plan]:
     """One plan a recipe. Raises UsageError for what cannot be run."""
     if options.precision != "float64" and options.mode == "trajectory":
         raise UsageError(
-            "--mode trajectory: needs --precision float64; chaos makes anything of float32's rounding"
+            f"--mode trajectory: needs --precision float64; chaos makes anything of {options.precision}'s rounding"
         )
     names = list(commands.LAUNCHERS) if options.strategies == "all" else options.strategies.split(",")
     for name in names:
@@ -132,7 +133,9 @@ def _plans(options: VerifyOptions) -> list[Plan]:
             options.modes,
             options.nodes,
         )
-        for recipe in ([options.recipe] if options.recipe else DEFAULT_RECIPES[options.precision])
+        for recipe in (
+            [options.recipe] if options.recipe else DEFAULT_RECIPES.get(options.precision, OTHER_RECIPES)
+        )
     ]
 
 

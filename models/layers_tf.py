@@ -111,10 +111,10 @@ class BatchNormalization(keras.layers.Layer):
 
 
 class LayerNormalization(keras.layers.LayerNormalization):
-    """Layer normalisation over the last axis."""
+    """Layer normalisation over the last axis, in the type of the parameters."""
 
     def __init__(self, width: int, *, epsilon: float, dtype: str) -> None:
-        super().__init__(epsilon=epsilon, dtype=dtype)
+        super().__init__(epsilon=epsilon, dtype=parameter_dtype(dtype))
         self.build((None, width))
 
 
@@ -125,6 +125,11 @@ class Dense(keras.layers.Dense):
         super().__init__(units, kernel_initializer="zeros", dtype=dtype)
         self.build((None, in_width))
 
+    def call(self, inputs: tf.Tensor) -> tf.Tensor:
+        if self.compute_dtype == self.variable_dtype:
+            return super().call(inputs)
+        return _add_bias(keras.ops.matmul(inputs, self.kernel), self.bias.value)
+
 
 class Embedding(keras.layers.Embedding):
     """A table of vectors, whole numbers [...] -> [..., width]; its gradient is dense.
@@ -134,11 +139,17 @@ class Embedding(keras.layers.Embedding):
     """
 
     def __init__(self, rows: int, width: int, *, dtype: str) -> None:
-        super().__init__(rows, width, embeddings_initializer="zeros", dtype=dtype)
+        super().__init__(rows, width, embeddings_initializer="zeros", dtype=parameter_dtype(dtype))
+        self.product_dtype = keras.dtype_policies.get(dtype).compute_dtype
         self.build()
 
     def call(self, inputs: tf.Tensor) -> tf.Tensor:
         return _gather_rows(tf.convert_to_tensor(self.embeddings.value), inputs)
+
+    def project(self, x: tf.Tensor) -> tf.Tensor:
+        """The head that shares the table: [n, width] -> [n, rows], a product in the policy's type."""
+        table = tf.cast(self.embeddings.value, self.product_dtype)
+        return tf.matmul(tf.cast(x, self.product_dtype), table, transpose_b=True)
 
 
 class Sequential(keras.layers.Layer):
@@ -159,11 +170,27 @@ class Sequential(keras.layers.Layer):
 
 
 @tf.custom_gradient
+def _add_bias(x: tf.Tensor, bias: tf.Tensor):  # type: ignore[no-untyped-def]  # the decorator hides the types anyway
+    """In half precision the gradient of a bias is summed in float32, where BiasAddGrad adds up in bfloat16."""
+
+    def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        total = tf.reduce_sum(widened(upstream), axis=list(range(len(upstream.shape) - 1)))
+        return upstream, tf.cast(total, upstream.dtype)
+
+    return tf.nn.bias_add(x, bias), gradient
+
+
+@tf.custom_gradient
 def _gather_rows(table: tf.Tensor, rows: tf.Tensor):  # type: ignore[no-untyped-def]  # the decorator hides the types anyway
     def gradient(upstream: tf.Tensor) -> tuple[tf.Tensor, None]:
         return tf.math.unsorted_segment_sum(upstream, rows, table.shape[0]), None
 
     return tf.gather(table, rows), gradient
+
+
+def parameter_dtype(policy: str) -> str:
+    """The type of the variables under a policy: float32 for "mixed_bfloat16" and "mixed_float16"."""
+    return keras.dtype_policies.get(policy).variable_dtype
 
 
 def pad_sides(images: tf.Tensor, width: int, value: float = 0.0) -> tf.Tensor:
@@ -182,12 +209,13 @@ def max_pool(x: tf.Tensor, pool_size: int, strides: int) -> tf.Tensor:
 
 
 def gelu(x: tf.Tensor) -> tf.Tensor:
-    """GELU in its tanh form (Hendrycks & Gimpel 2016, section 2).
+    """GELU in its tanh form (Hendrycks & Gimpel 2016, section 2), in float32 at least, then rounded once.
 
     Not tf.nn.gelu, which rounds the constant 0.044715 to float32 for float64 numbers too.
     """
+    dtype, x = x.dtype, widened(x)
     slope = sqrt(2 / pi)
-    return 0.5 * x * (1 + tf.tanh(x * (slope + slope * 0.044715 * tf.square(x))))
+    return tf.cast(0.5 * x * (1 + tf.tanh(x * (slope + slope * 0.044715 * tf.square(x)))), dtype)
 
 
 def causal_bias(length: int, dtype: tf.DType) -> tf.Tensor:
@@ -199,10 +227,13 @@ def causal_bias(length: int, dtype: tf.DType) -> tf.Tensor:
 def attention(query: tf.Tensor, key: tf.Tensor, value: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
     """Scaled dot-product attention; query, key, value and result [n, heads, T, head_width].
 
-    The softmax is computed in float32, or in the query's type if that is wider.
+    The softmax is computed in float32, or in the query's type if that is wider; `bias` is of that type.
     """
     query *= query.shape[-1] ** -0.5  # cheaper than scaling the T x T scores
-    scores = tf.matmul(query, key, transpose_b=True) + bias
-    softmax_dtype = tf.float64 if query.dtype == tf.float64 else tf.float32
-    weights = tf.nn.softmax(tf.cast(scores, softmax_dtype))
-    return tf.matmul(tf.cast(weights, query.dtype), value)
+    scores = widened(tf.matmul(query, key, transpose_b=True)) + bias
+    return tf.matmul(tf.cast(tf.nn.softmax(scores), query.dtype), value)
+
+
+def widened(x: tf.Tensor) -> tf.Tensor:
+    """In float32, or in its own type if that is wider."""
+    return tf.cast(x, tf.float64 if x.dtype == tf.float64 else tf.float32)

@@ -10,7 +10,7 @@ os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever the user's keras.json say
 import keras
 import tensorflow as tf
 
-from models.layers_tf import BatchNormalization, Conv2D, Dense, Sequential, max_pool
+from models.layers_tf import BatchNormalization, Conv2D, Dense, Sequential, max_pool, widened
 from models.specs import BOTTLENECK_EXPANSION, ResNetSpec
 
 BATCH_NORM_EPS = 1e-5
@@ -88,7 +88,7 @@ class ResNet(keras.Model):
         x = max_pool(x, pool_size=3, strides=2)
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
             x = layer(x, training=training)
-        return self.fc(tf.reduce_mean(x, axis=[1, 2]))
+        return self.fc(tf.reduce_mean(widened(x), axis=[1, 2]))
 
 
 def stage(

@@ -11,7 +11,15 @@ os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever the user's keras.json say
 import keras
 import tensorflow as tf
 
-from models.layers_tf import Dense, Embedding, LayerNormalization, attention, causal_bias, gelu
+from models.layers_tf import (
+    Dense,
+    Embedding,
+    LayerNormalization,
+    attention,
+    causal_bias,
+    gelu,
+    parameter_dtype,
+)
 from models.specs import GptSpec
 
 LAYER_NORM_EPS = 1e-5
@@ -21,7 +29,7 @@ class Attention(keras.layers.Layer):
     """Causal self-attention over several heads. Shapes: [n, T, width] -> [n, T, width]."""
 
     def __init__(self, spec: GptSpec, *, dtype: str) -> None:
-        super().__init__(dtype=dtype)
+        super().__init__(dtype=parameter_dtype(dtype))
         self.num_heads = spec.num_heads
         self.c_attn = Dense(
             spec.width, 3 * spec.width, dtype=dtype
@@ -43,7 +51,7 @@ class MLP(keras.layers.Layer):
     """Two linear layers with a tanh GELU between. Shapes: [n, T, width] -> [n, T, width]."""
 
     def __init__(self, spec: GptSpec, *, dtype: str) -> None:
-        super().__init__(dtype=dtype)
+        super().__init__(dtype=parameter_dtype(dtype))
         self.c_fc = Dense(spec.width, 4 * spec.width, dtype=dtype)
         self.c_proj = Dense(4 * spec.width, spec.width, dtype=dtype)
         self.built = True
@@ -53,10 +61,13 @@ class MLP(keras.layers.Layer):
 
 
 class Block(keras.layers.Layer):
-    """Attention, then MLP, each on a normalised copy of the residual stream and added back to it."""
+    """Attention, then MLP, each on a normalised copy of the residual stream and added back to it.
+
+    The stream has the type of the parameters in every precision.
+    """
 
     def __init__(self, spec: GptSpec, *, dtype: str) -> None:
-        super().__init__(dtype=dtype)
+        super().__init__(dtype=parameter_dtype(dtype))
         self.ln_1 = LayerNormalization(spec.width, epsilon=LAYER_NORM_EPS, dtype=dtype)
         self.attn = Attention(spec, dtype=dtype)
         self.ln_2 = LayerNormalization(spec.width, epsilon=LAYER_NORM_EPS, dtype=dtype)
@@ -64,15 +75,15 @@ class Block(keras.layers.Layer):
         self.built = True
 
     def call(self, x: tf.Tensor, bias: tf.Tensor) -> tf.Tensor:
-        x = x + self.attn(self.ln_1(x), bias)
-        return x + self.mlp(self.ln_2(x))
+        x = x + tf.cast(self.attn(self.ln_1(x), bias), x.dtype)
+        return x + tf.cast(self.mlp(self.ln_2(x)), x.dtype)
 
 
 class GPT(keras.Model):
     """The language model: logits[:, t] predict the token after tokens[:, t]."""
 
     def __init__(self, spec: GptSpec, dtype: str) -> None:
-        super().__init__(dtype=dtype)
+        super().__init__(dtype=parameter_dtype(dtype))
         self.spec = spec
         self.wte = Embedding(spec.vocabulary, spec.width, dtype=dtype)
         self.wpe = Embedding(spec.context, spec.width, dtype=dtype)
@@ -88,6 +99,5 @@ class GPT(keras.Model):
         bias = causal_bias(length, x.dtype)  # once for all layers
         for block in self.h:
             x = block(x, bias)
-        flat = tf.reshape(self.ln_f(x), [-1, self.spec.width])
-        logits = tf.matmul(flat, self.wte.embeddings.value, transpose_b=True)
+        logits = self.wte.project(tf.reshape(self.ln_f(x), [-1, self.spec.width]))
         return tf.reshape(logits, [-1, length, self.spec.vocabulary])

@@ -42,7 +42,10 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention, then MLP, each on a normalised copy of the residual stream and added back to it."""
+    """Attention, then MLP, each on a normalised copy of the residual stream and added back to it.
+
+    The stream has the type of the parameters in every precision.
+    """
 
     def __init__(self, spec: GptSpec) -> None:
         super().__init__()

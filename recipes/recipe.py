@@ -16,6 +16,8 @@ from recipes.checking import RecipeError, build, parse_override, shown
 
 MOST_BYTES = 2**16
 """Of a recipe's file; ours have 1 KiB."""
+HALF_TYPES = {"bf16": "bfloat16", "fp16": "float16"}
+"""What matrix products and convolutions are computed in, where that is not the type of the parameters."""
 
 
 @dataclass(frozen=True)

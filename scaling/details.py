@@ -151,7 +151,7 @@ def _facts(one: Details) -> Iterable[tuple[str, str]]:
         yield "GPUs", f"{len(gpus)} x {gpus[0].get('name') or 'unknown'}"
     if one.recipe.get("precision"):
         yield "precision", str(one.recipe["precision"])
-    for name in ("threads", "tf32", "xla", "compiled", "cuda"):
+    for name in ("threads", "tf32", "autocast", "policy", "xla", "compiled", "cuda"):
         if settings.get(name) is not None:
             yield f"{name} ({settings.get('framework')})", str(settings[name]).lower()
     for name, version in (one.segment.get("versions") or {}).items():

@@ -10,8 +10,10 @@ import math
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 
+from training.loss_scale import LossScale
 from training.state import Arrays, State
 from training.tensor_file import TYPES, reserve, size_bytes, write_tensors
 
@@ -63,6 +65,8 @@ def write_state(folder: Path, state: State, *, recipe_id: str, extra: dict, dura
         name: write_tensors(folder / name, arrays, durable=durable) for name, arrays in contents.items()
     }
     manifest = {"step": state.step, "recipe_id": recipe_id, "sha256": digests, **extra}
+    if state.loss_scale is not None:
+        manifest["loss_scale"] = asdict(state.loss_scale)
     manifest[OWN_DIGEST] = _manifest_digest(manifest)
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1))
     if durable:
@@ -124,6 +128,7 @@ def load(folder: Path) -> tuple[State, dict]:
         {name: array for name, array in model.items() if is_buffer[name]},
         moments,
         contents.get(GRADIENTS_FILE),
+        LossScale(**manifest["loss_scale"]) if "loss_scale" in manifest else None,
     ), manifest
 
 

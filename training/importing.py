@@ -13,7 +13,7 @@ from training.fingerprint import FORMAT
 from training.foreign_names import Origin, to_canonical
 from training.problems import UsageError
 from training.run import is_taken
-from training.state import MOMENTS, Arrays, State, parameter_dtype
+from training.state import MOMENTS, Arrays, State, initial_loss_scale, parameter_dtype
 
 SAFE, PICKLED = (".safetensors",), (".pt", ".pth", ".bin")
 """Files that hold numbers alone, and files of PyTorch, of which nothing but the numbers is ever loaded."""
@@ -70,7 +70,7 @@ def imported_state(arrays: Arrays, recipe: Recipe, origin: Origin, file: Path) -
         for moment in MOMENTS[recipe.optimizer.name]
     }
     buffers = {tensor.name: values[tensor.name] for tensor in buffer_table(recipe.model)}
-    return State(0, parameters, buffers, moments)
+    return State(0, parameters, buffers, moments, loss_scale=initial_loss_scale(recipe))
 
 
 def write_run(state: State, recipe: Recipe, run_dir: Path, *, origin: Origin, file: Path) -> None:

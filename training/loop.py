@@ -18,6 +18,7 @@ from training import checkpoint, claim, ending, stopping
 from training.agreement import agree
 from training.feed import Batches, evaluation_feed, training_feed
 from training.fingerprint import Uuids, run_json
+from training.loss_scale import failed_steps
 from training.nonfinite import not_finite
 from training.observing import Observation
 from training.options import warn
@@ -95,6 +96,7 @@ class Training:
             run.notes += checkpoint.set_aside(run.checkpoints, after=self.step)
             write_status(run.run_dir, "running", self.step)
         strategy.restore(run.start)
+        self.loss_scale = run.start.loss_scale
         run.start = None  # its arrays are the framework's now
         self.log = RunLog(
             run.run_dir, world.rank, writes_metrics=world.is_main, resume=self.step > 0 or run.options.resume
@@ -198,10 +200,13 @@ class Training:
             "samples_per_s": steps * recipe.data.global_batch / window.wall_s,
             "tokens_per_s": window.targets / window.wall_s if recipe.counts_tokens else None,
         }
+        broken, self.loss_scale = failed_steps(window.norms, self.loss_scale)
+        skipped = self.loss_scale is not None and not math.isfinite(window.norms[-1])
+        if self.loss_scale is not None:
+            row |= {"loss_scale": self.loss_scale.scale, "skipped_steps": self.loss_scale.skipped_steps}
         self.log.metrics(row)
         self.progress.update(row)
-        broken = [offset for offset, norm in enumerate(window.norms) if not math.isfinite(norm)]
-        if broken or not math.isfinite(window.loss):
+        if broken or not (math.isfinite(window.loss) or skipped):
             step = self.step - steps + 1 + (broken[0] if broken else steps - 1)
             every = recipe.run.checkpoint_every
             saved = max(self.first_step, (self.step - 1) // every * every if every else 0)

@@ -9,6 +9,7 @@ import numpy as np
 from models.initial import initial_values
 from models.specs import buffer_table, parameter_table
 from recipes.recipe import Recipe
+from training.loss_scale import LossScale
 
 Arrays = dict[str, np.ndarray]
 MOMENTS = {"sgd": ("momentum",), "adamw": ("exp_avg", "exp_avg_sq")}
@@ -20,7 +21,7 @@ class State:
     """What a step starts from. `moments` maps each moment's name to an array a parameter.
 
     `gradients` are those of the last step, combined over the workers and not yet clipped; only runs that
-    are to be verified record them.
+    are to be verified record them. `loss_scale` is fp16's alone.
     """
 
     step: int
@@ -28,6 +29,12 @@ class State:
     buffers: Arrays
     moments: dict[str, Arrays] = field(default_factory=dict)
     gradients: Arrays | None = None
+    loss_scale: LossScale | None = None
+
+    @property
+    def updates(self) -> int:
+        """How many updates were made: all steps but those that overflowed in fp16."""
+        return self.step - (self.loss_scale.skipped_steps if self.loss_scale else 0)
 
     @cached_property
     def model_digest(self) -> str:
@@ -50,7 +57,12 @@ def initial_state(recipe: Recipe) -> State:
         moment: {name: np.zeros_like(value) for name, value in parameters.items()}
         for moment in MOMENTS[recipe.optimizer.name]
     }
-    return State(0, parameters, buffers, moments)
+    return State(0, parameters, buffers, moments, loss_scale=initial_loss_scale(recipe))
+
+
+def initial_loss_scale(recipe: Recipe) -> LossScale | None:
+    """What fp16 starts with; None in other precisions."""
+    return LossScale() if recipe.precision == "fp16" else None
 
 
 def misfit(recipe: Recipe, state: State) -> str | None:
@@ -67,6 +79,8 @@ def misfit(recipe: Recipe, state: State) -> str | None:
             expected = f"{parameter_dtype(recipe)} {list(shapes[name])}" if name in shapes else "none"
             if found != expected:
                 return f"{prefix + name!r}: found {found}, expected {expected}"
+    if (state.loss_scale is None) != (initial_loss_scale(recipe) is None):
+        return f"loss scale: found {state.loss_scale}, expected one in fp16 and in fp16 alone"
     return None
 
 

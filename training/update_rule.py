@@ -4,6 +4,8 @@ torch.optim.SGD and torch.optim.AdamW as PyTorch documents them, decay only on t
 dimensions, gradients clipped by their global norm after they have been combined over the workers.
 """
 
+from dataclasses import replace
+
 import numpy as np
 
 from recipes.recipe import OptimizerConfig
@@ -24,9 +26,21 @@ def clip_factor(norm: float, clip_norm: float) -> float:
 
 
 def updated(state: State, gradients: Arrays, learning_rate: float, config: OptimizerConfig) -> State:
-    """The state after one step from `state` with these (combined, unclipped) gradients; buffers as they were."""
-    factor = clip_factor(global_norm(gradients), config.clip_norm)
-    step = state.step + 1
+    """The state after one step from `state` with these (combined, unclipped) gradients; buffers as they were.
+
+    Gradients that are not finite change nothing but the step and fp16's loss scale.
+    """
+    norm = global_norm(gradients)
+    finite = bool(np.isfinite(norm))
+    after = replace(
+        state,
+        step=state.step + 1,
+        gradients=None,
+        loss_scale=state.loss_scale and state.loss_scale.after(finite),
+    )
+    if not finite:
+        return after
+    factor, step = clip_factor(norm, config.clip_norm), after.updates
     parameters: Arrays = {}
     moments: dict[str, Arrays] = {name: {} for name in state.moments}
     for name, w in state.parameters.items():
@@ -45,4 +59,4 @@ def updated(state: State, gradients: Arrays, learning_rate: float, config: Optim
             w * (1 - learning_rate * decay) - learning_rate * (m / (1 - beta1**step)) / denominator
         )
         moments["exp_avg"][name], moments["exp_avg_sq"][name] = m, v
-    return State(step, parameters, state.buffers, moments)
+    return replace(after, parameters=parameters, moments=moments)

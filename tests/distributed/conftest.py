@@ -37,6 +37,7 @@ TUNED = [
 ]
 ALONE = ["--no-exchange"]
 PROFILED = ["--profile", "--set", "steps=18", "run.log_every=6"]
+BF16 = ["--set", "precision=bf16"]
 TIME_LIMIT_S = 240
 COMMANDS: dict[str, list[str]] = {
     "tf-mirrored": [*MIRRORED, *RESNET],
@@ -54,6 +55,8 @@ COMMANDS: dict[str, list[str]] = {
     "torch-single eager": [*TORCH, *GPT, "--eager"],
     "torch-single loader": [*TORCH, *GPT, "--set", "performance.loader_workers=2"],
     "tf-single eager": [*TF, *GPT, "--eager"],
+    "torch-ddp bf16": [*DDP, *GPT, *BF16],
+    "tf-mirrored bf16": [*MIRRORED, *GPT, *BF16],
     "tf-horovod over horovodrun": [*TF_HVD, *RESNET, *HOROVODRUN],
     "torch-horovod over horovodrun": [*TORCH_HVD, *RESNET, *HOROVODRUN],
     "torch-horovod tuned": [*TORCH_HVD, *RESNET, *TUNED, "--set", "performance.channels_last=true"],

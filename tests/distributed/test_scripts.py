@@ -95,7 +95,7 @@ def test_the_optimizers_are_twins() -> None:
     assert tf.pop("apply") == ["self", "gradients", *torch.pop("apply")[1:]]
     del torch["zero_gradients"]
     assert torch == tf
-    assert set(torch) == {"export_moments", "restore_moments"}
+    assert set(torch) == {"scaled", "export_moments", "restore_moments"}
 
 
 def test_the_toolboxes_are_twins() -> None:

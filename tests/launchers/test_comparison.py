@@ -18,15 +18,20 @@ from launchers.comparison import (
     compare_statistics,
     compare_trajectory,
     control_difference,
+    rounding_of,
+    widened,
 )
 from recipes.recipe import load_recipe
 from training import checkpoint
+from training.loss_scale import LossScale
 from training.state import State, initial_state
 from training.update_rule import global_norm, updated
 
 SMALL = ("steps=3", "model.num_layers=1", "model.width=4", "model.context=8", "model.vocabulary=16")
 RECIPE = load_recipe("verify-gpt", SMALL)
 NAME = "h.0.mlp.c_fc.weight"
+OTHERS = ("float32", "tf32", "bf16", "fp16")
+"""The precisions that are compared in one-step mode only."""
 
 
 def write_rows(folder: Path, rows: list[dict]) -> None:
@@ -259,11 +264,53 @@ def test_a_fingerprint_that_differs_is_told() -> None:
 
 
 def test_the_bounds_are_those_of_the_design() -> None:
-    adamw, sgd, single = (
-        bounds_for(load_recipe("verify-gpt", change))
-        for change in ((), ("optimizer.name=sgd",), ("precision=float32",))
+    adamw, sgd, single, tf32, bf16, fp16 = (
+        bounds_for(load_recipe("verify-gpt", (change,)))
+        for change in ("seed=3", "optimizer.name=sgd", *(f"precision={p}" for p in OTHERS))
     )
     assert (sgd.loss, sgd.gradient, sgd.update, sgd.parameters) == (1e-12, 1e-10, 1e-12, 1e-9)
     assert adamw.parameters == pytest.approx(1e-9 + 1e-3 * 1e-3)
     assert (sgd.trajectory_loss, sgd.trajectory_parameters, sgd.control) == (1e-9, 1e-8, 1e-10)
     assert (single.loss, single.gradient, single.trajectory_loss) == (1e-5, 1e-4, None)
+    assert tf32 == single
+    # In half precision the control alone decides, and the update is held to float32's bound.
+    assert bf16 == fp16 == replace(single, loss=0.0, gradient=0.0)
+    for bounds in (single, bf16):
+        wider = widened(bounds, {"loss": 2e-3, "gradient": 0.02})
+        assert (wider.loss, wider.gradient, wider.update) == (pytest.approx(2e-2), pytest.approx(0.2), 2e-6)
+    assert widened(single, {"loss": 1e-9, "gradient": 1e-9}) == single
+
+
+def overflowed(original: Path, folder: Path, loss: float, scale: LossScale | None) -> Path:
+    """A copy of an fp16 run whose second step met gradients that are not finite."""
+    copied = shutil.copytree(original, folder)
+    for place in ("checkpoints", "replay"):
+        for step in (1, 2, 3):
+            edit_state(copied / place / f"step-{step:08d}", lambda s: setattr(s, "loss_scale", scale))
+    if scale is None:
+        return copied
+    before = copied / "checkpoints" / "step-00000001"
+    edit_state(copied / "replay" / "step-00000001", lambda s: setattr(s, "loss_scale", LossScale(8.0, 1, 0)))
+    retake_step(copied / "replay" / "step-00000002", before, lambda g: g[NAME].fill(np.inf))
+    edit_row(copied / "replay", 2, loss=loss, grad_norm=None)
+    return copied
+
+
+def test_a_step_that_fp16_skips_is_no_measure_but_must_be_skipped_by_all(
+    original: Path, tmp_path: Path, monkeypatch
+) -> None:
+    monkeypatch.setattr("launchers.comparison.initial_state", lambda recipe: start)
+    start = replace(initial_state(RECIPE), loss_scale=LossScale(8.0, 0, 0))
+    ours, theirs = (overflowed(original, tmp_path / n, 5.0, LossScale(8.0, 1, 0)) for n in ("a", "b"))
+    third = tmp_path / "a" / "replay" / "step-00000003"
+    for run in (ours, theirs):
+        third = run / "replay" / "step-00000003"
+        retake_step(third, run / "checkpoints" / "step-00000002")
+    result = one_step(theirs, ours)
+    assert result.failures() == []
+    exact = overflowed(original, tmp_path / "exact", 5.0, None)
+    told = one_step(theirs, exact)
+    assert "step 2: made an update, which the reference skipped" in told.mismatches
+    assert np.isfinite(rounding_of(RECIPE, theirs, exact)["gradient"])  # a control in float64 skips none
+    edit_state(ours / "replay" / "step-00000002", lambda s: setattr(s, "loss_scale", LossScale(8.0, 0, 1)))
+    assert [line for line in one_step(theirs, ours).mismatches if line.startswith("step 2: loss scale")]

@@ -143,3 +143,15 @@ def test_a_recipe_whose_control_strays_is_too_wild(control: float | None, calm: 
     plan = make_plan("verify-gpt", load_recipe("verify-gpt"), ["torch-single"], [1], (), BOTH)
     plan.control = control
     assert (plan.is_calm, plan.passes) == (calm, calm)
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bf16", "fp16"])
+def test_the_control_of_other_precisions_is_the_same_steps_in_float64(precision: str) -> None:
+    recipe = load_recipe("verify-gpt", (f"precision={precision}",))
+    plan = make_plan("verify-gpt", recipe, ["torch-single"], [1], (f"precision={precision}",), ("one-step",))
+    (control,) = plan.controls
+    assert control.name == "torch-single-1-float64"
+    assert options_of(plan, control).overrides[-1] == "precision=float64"
+    plan.rounding = {"loss": 1e-3, "gradient": 0.01}
+    assert plan.bounds.loss == pytest.approx(1e-2)
+    assert plan.bounds.gradient == pytest.approx(0.1)

@@ -9,8 +9,6 @@ import pytest
 
 from launchers import comparison
 from launchers.comparison import Comparison
-from recipes.checking import RecipeError
-from recipes.recipe import load_recipe
 from telemetry.run_log import read_rows
 from training import checkpoint
 from training.state import Arrays
@@ -54,13 +52,6 @@ def test_keras_json(runs):
     assert seen(runs, "clean-tf-single-gpt") == seen(runs, "clean-tf-single-resnet") == set()
     heeded = {"floatx": "float16", "epsilon": 1e-3, "image_data_format": "channels_first"}
     assert runs.keras_settings == {"backend": "tensorflow", **heeded}
-
-
-@pytest.mark.parametrize("precision", ["tf32", "bf16", "fp16"])
-def test_mixed_precision(precision):
-    """Not trained yet, so refused rather than trained in some precision of each framework's own."""
-    with pytest.raises(RecipeError, match=f"precision: found '{precision}'"):
-        load_recipe("verify-gpt", (f"precision={precision}",))
 
 
 def compare(runs: Any, name: str) -> Comparison:

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from models.layers_tf import (
     BatchNormalization,
     Conv2D,
+    Dense,
     Embedding,
     LayerNormalization,
     attention,
@@ -115,9 +116,34 @@ def test_attention_equals_pytorch():
 def test_softmax_of_half_precision_scores_is_computed_in_float32():
     """Rounded to bfloat16 only once, weights that sum to 1 keep a constant value constant."""
     query, key = (tf.cast(RNG.standard_normal((1, 1, 200, 8)), tf.bfloat16) for _ in range(2))
-    graph = tf.function(attention).get_concrete_function(query, key, key, causal_bias(200, tf.bfloat16)).graph
+    graph = tf.function(attention).get_concrete_function(query, key, key, causal_bias(200, tf.float32)).graph
     (softmax,) = (op for op in graph.get_operations() if op.type == "Softmax")
     assert softmax.inputs[0].dtype == tf.float32
+
+
+@pytest.mark.parametrize("half", ["bfloat16", "float16"])
+def test_the_gradient_of_a_bias_is_summed_in_float32(half):
+    """The kernel of tf.nn.bias_add's gradient sums in bfloat16 on a CPU: 15 % are lost over 768 rows."""
+    layer = Dense(8, 32, dtype=f"mixed_{half}")
+    x = tf.cast(RNG.standard_normal((4, 192, 8)), half)
+    upstream = tf.cast(RNG.standard_normal((4, 192, 32)) + 1, half)
+    with tf.GradientTape() as tape:
+        y = layer(x)
+    gradient = tape.gradient(y, layer.bias.value, upstream)
+    assert (y.dtype, gradient.dtype) == (half, tf.float32)
+    exact = tf.cast(upstream, tf.float64).numpy().sum((0, 1))
+    one_rounding = {"bfloat16": 2.0**-8, "float16": 2.0**-11}[half]
+    np.testing.assert_allclose(gradient.numpy(), exact, rtol=1.01 * one_rounding)
+
+
+@pytest.mark.parametrize("half", ["bfloat16", "float16"])
+def test_gelu_rounds_half_precision_once(half):
+    x = torch.linspace(-2, 4, 1001, dtype=torch.float64).to(getattr(torch, half))
+    exact = F.gelu(x.double(), approximate="tanh").to(x.dtype)
+    ours = gelu(tf.cast(tf.constant(x.double().numpy()), half))
+    assert ours.dtype == half
+    unequal = tf.cast(ours, tf.float64).numpy() != exact.double().numpy()
+    assert unequal.mean() < 0.01  # where float32's own rounding falls between two of them
 
 
 @pytest.mark.parametrize("jit_compile", [False, True])

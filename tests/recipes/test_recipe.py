@@ -150,7 +150,7 @@ def test_a_number_written_as_an_integer_is_the_same_recipe() -> None:
         ("seed=-1", "seed", "expected an integer of 0 or more"),
         ("steps=0", "steps", "expected an integer of 1 or more"),
         ("precision=float16", "precision", "float64"),
-        ("precision=bf16", "precision", "does not train yet"),
+        ("precision=half", "precision", "tf32, bf16, fp16"),
         ("optimizer.learning_rate=fast", "optimizer.learning_rate", "expected a finite number"),
         ("optimizer.learning_rate=nan", "optimizer.learning_rate", "expected a finite number"),
         ("optimizer.learning_rate=0", "optimizer.learning_rate", "expected a number above 0"),

@@ -12,6 +12,7 @@ import pytest
 from tests.training.states import RECIPE_ID, make_state, put
 from training import checkpoint, tensor_file
 from training.checkpoint import CheckpointError, complete_steps, load, load_latest
+from training.loss_scale import LossScale
 from training.state import State
 
 FILES = ("model.safetensors", "optimizer.safetensors", "manifest.json")
@@ -51,6 +52,16 @@ def test_recorded_gradients_are_a_file_of_their_own(tmp_path: Path) -> None:
     for name, gradient in state.gradients.items():
         np.testing.assert_array_equal(found.gradients[name], gradient)
     assert "gradients.safetensors" in manifest["sha256"]
+
+
+def test_the_loss_scale_is_in_the_manifest(tmp_path: Path) -> None:
+    state = make_state(3)
+    state.loss_scale = LossScale(2.0**12, 5, 2)
+    checkpoint.write_state(tmp_path / "x", state, recipe_id=RECIPE_ID, extra={}, durable=False)
+    found, manifest = load(tmp_path / "x")
+    assert found.loss_scale == LossScale(2.0**12, 5, 2)
+    assert manifest["loss_scale"] == {"scale": 4096.0, "good_steps": 5, "skipped_steps": 2}
+    assert load(put(tmp_path, 4))[0].loss_scale is None
 
 
 def damaged_copies(path: Path) -> list[tuple[str, bytes]]:

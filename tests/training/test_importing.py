@@ -20,6 +20,7 @@ from training.importing import (
     read_safetensors,
     write_run,
 )
+from training.loss_scale import LossScale
 from training.options import Options
 from training.problems import UsageError
 from training.run import open_run
@@ -64,6 +65,14 @@ def test_resume_starts_at_step_0_from_these_weights_on_any_number_of_workers(wei
     assert content["imported"] == manifest["imported"]
     assert content["imported"]["from"] == "torchvision"
     assert len(content["imported"]["sha256"]) == 64
+
+
+def test_fp16_starts_with_its_loss_scale(weights):
+    file, _ = weights
+    state = imported_state(
+        read_safetensors(file), load_recipe(TINY, ("precision=fp16",)), "torchvision", file
+    )
+    assert state.loss_scale == LossScale(2.0**16, 0, 0)
 
 
 def test_half_precisions_become_floats_of_the_same_value(tmp_path):

@@ -265,3 +265,38 @@ def test_only_the_main_process_writes_what_is_written_once(train_tiny, tmp_path:
     code, _ = train_tiny(world=World(1, 1, 2, 2, (1,), "torchrun"))
     assert code == 0
     assert {path.name for path in (tmp_path / "run").iterdir()} == {"timing-1.jsonl"}
+
+
+def test_in_fp16_an_overflow_is_counted_and_the_run_goes_on(train_tiny, tmp_path: Path) -> None:
+    overflows = {2: (math.nan, math.inf), 7: (1.0, math.nan), 8: (math.nan, math.nan)}
+    code, _ = train_tiny("precision=fp16", "run.log_every=4", hook=overflows.get)
+    assert code == 0
+    found = rows(tmp_path / "run")
+    assert [(row["step"], row["loss_scale"], row["skipped_steps"]) for row in found] == [
+        (1, 2.0**16, 0),
+        (4, 2.0**15, 1),
+        (8, 2.0**13, 3),
+        (10, 2.0**13, 3),
+    ]
+    assert [row["grad_norm"] is None for row in found] == [False, False, True, False]
+
+
+def test_in_fp16_an_overflow_at_the_smallest_scale_fails_the_run(train_tiny, tmp_path: Path, capsys) -> None:
+    steps = "steps=30", "schedule.warmup_steps=2", "run.log_every=30"
+    code, _ = train_tiny(
+        "precision=fp16", *steps, hook=lambda step: (math.nan, math.nan) if step > 2 else None
+    )
+    assert code == 1
+    assert (
+        "step 19: the loss or its gradient is not finite" in capsys.readouterr().err
+    )  # 16 halvings after step 2
+
+
+def test_in_fp16_a_loss_that_is_not_finite_without_an_overflow_fails_the_run(train_tiny) -> None:
+    code, _ = train_tiny("precision=fp16", hook=lambda step: (math.nan, 1.0) if step == 3 else None)
+    assert code == 1
+
+
+def test_other_precisions_log_no_loss_scale(train_tiny, tmp_path: Path) -> None:
+    train_tiny()
+    assert not {"loss_scale", "skipped_steps"} & set(rows(tmp_path / "run")[-1])

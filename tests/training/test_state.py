@@ -3,7 +3,9 @@ import pytest
 
 from models.initial import initial_values
 from models.specs import buffer_table, parameter_table
+from recipes.bounds import PRECISIONS
 from recipes.recipe import load_recipe
+from training.loss_scale import LossScale
 from training.state import digest, initial_state, misfit
 
 
@@ -26,14 +28,23 @@ def test_a_run_starts_from_the_seeds_weights_and_moments_of_zero(name: str, mome
 
 
 def test_master_weights_have_the_recipes_type_and_the_same_values() -> None:
-    narrow, wide = (
-        initial_state(load_recipe("verify-gpt", (f"precision={precision}",)))
-        for precision in ("float32", "float64")
+    wide, *others = (
+        initial_state(load_recipe("verify-gpt", (f"precision={precision}",))) for precision in PRECISIONS
     )
-    for name, array in narrow.parameters.items():
-        assert array.dtype == narrow.moments["exp_avg"][name].dtype == np.float32
-        assert wide.parameters[name].dtype == np.float64
-        np.testing.assert_array_equal(array, wide.parameters[name])
+    for narrow, precision in zip(others, PRECISIONS[1:], strict=True):
+        for name, array in narrow.parameters.items():
+            assert array.dtype == narrow.moments["exp_avg"][name].dtype == np.float32
+            assert wide.parameters[name].dtype == np.float64
+            np.testing.assert_array_equal(array, wide.parameters[name])
+        assert narrow.loss_scale == (LossScale(2.0**16, 0, 0) if precision == "fp16" else None)
+
+
+def test_updates_are_the_steps_that_were_not_skipped() -> None:
+    state = initial_state(load_recipe("verify-gpt", ("precision=fp16",)))
+    state.step, state.loss_scale = 9, LossScale(4.0, 1, 2)
+    assert state.updates == 7
+    state.loss_scale = None
+    assert state.updates == 9
 
 
 def test_a_digest_knows_names_shapes_types_and_values_and_not_their_order() -> None:
@@ -83,3 +94,10 @@ def test_the_first_tensor_that_does_not_fit_is_named(spoil, told: str) -> None:
     state = initial_state(recipe)
     spoil(state)
     assert misfit(recipe, state).startswith(told)
+
+
+def test_a_loss_scale_belongs_to_fp16_alone() -> None:
+    wide, half = (load_recipe("verify-gpt", (f"precision={precision}",)) for precision in ("float32", "fp16"))
+    assert misfit(half, initial_state(half)) is None
+    assert misfit(half, initial_state(wide)).startswith("loss scale: found None, expected one in fp16")
+    assert misfit(wide, initial_state(half)).startswith("loss scale: found LossScale(")

@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch.nn.utils import clip_grad_norm_
 
 from recipes.recipe import OptimizerConfig
+from training.loss_scale import LossScale
 from training.state import MOMENTS, State
 from training.update_rule import clip_factor, global_norm, updated
 
@@ -93,3 +96,19 @@ def test_clipping_brings_the_norm_of_all_gradients_together_to_the_bound(dtype: 
     assert clip_factor(0.0, 1.0) == 1.0
     # The norm is over the union: each array for itself would have been within the bound.
     assert clip_factor(norm, 7.0) == pytest.approx(7 / 8, rel=1e-6)
+
+
+def test_a_gradient_that_is_not_finite_changes_the_step_and_the_loss_scale_alone() -> None:
+    config = CONFIGS["adamw"]
+    before = replace(start(config, np.random.default_rng(1)), step=4, loss_scale=LossScale(8.0, 3, 1))
+    gradients = {name: np.ones(shape) for name, shape in SHAPES.items()}
+    gradients["bias"][2] = np.inf
+    after = updated(before, gradients, 0.1, config)
+    assert (after.step, after.updates, after.loss_scale) == (5, 3, LossScale(4.0, 0, 2))
+    assert after.parameters is before.parameters
+    assert after.moments is before.moments
+    # The bias correction counts updates, so the next step makes the fourth.
+    gradients["bias"][2] = 1.0
+    late = updated(after, gradients, 0.1, config)
+    expected = updated(replace(before, step=3, loss_scale=None), gradients, 0.1, config)
+    np.testing.assert_array_equal(late.parameters["matrix"], expected.parameters["matrix"])
