@@ -14,6 +14,8 @@ TWINS: dict[str, tuple[str | None, str | None]] = {
     "weights in the canonical layout": ("models/layout_torch.py", "models/layout_tf.py"),
     "losses": ("models/losses_torch.py", "models/losses_tf.py"),
     "optimizer": ("distributed/optimizer_torch.py", "distributed/optimizer_tf.py"),
+    "loss scale": ("distributed/loss_scale_torch.py", "distributed/loss_scale_tf.py"),
+    "each replica's own variables": (None, "distributed/variables_tf.py"),
     "toolbox": ("distributed/toolbox_torch.py", "distributed/toolbox_tf.py"),
     "profile": ("distributed/profile_torch.py", "distributed/profile_tf.py"),
     "all-reduce, timed alone": ("distributed/allreduce_torch.py", "distributed/allreduce_tf.py"),
