@@ -1,4 +1,7 @@
-"""Real runs in which one worker alone computes a NaN: no rank applies it, and nothing of it is saved."""
+"""Real runs in which one worker alone computes a NaN: no rank applies it, nothing of it is saved or started again.
+
+Of all strategies: tests/faults/test_nonfinite.py.
+"""
 
 import json
 import subprocess
@@ -17,35 +20,13 @@ from training.run import open_recipe_source
 pytestmark = pytest.mark.timeout(300)
 TINY = str(Path(__file__).parent / "tiny-resnet.toml")
 OPTIONS = ("--recipe", TINY, "--set", "steps=9", "run.checkpoint_every=2", "run.log_every=100")
-TORCH = """
+PLANT = """
 def plant(toolbox):
     whole, calls = toolbox.loss_sum, []
     def poisoned(*arguments):
         calls.append(1)
         return whole(*arguments) * (float("nan") if RANK == "1" and len(calls) == 5 else 1.0)
     toolbox.loss_sum = poisoned
-"""
-TENSORFLOW = """
-def plant(toolbox):
-    import tensorflow as tf
-    whole_function, whole_placement, factor, calls = toolbox.gradients_function, toolbox.placement, [], []
-    def gradients_function(model, run):
-        gradients_of = whole_function(model, run)
-        factor.append(tf.Variable(1.0, dtype=tf.float64))
-        def poisoned(*arguments):
-            loss, gradients = gradients_of(*arguments)
-            replica = int(RANK) if RANK else tf.distribute.get_replica_context().replica_id_in_sync_group
-            own = tf.where(tf.equal(replica, 1), factor[0], tf.ones([], tf.float64))
-            return loss * tf.cast(own, loss.dtype), [g * tf.cast(own, g.dtype) for g in gradients]
-        return poisoned
-    def placement(run):
-        place = whole_placement(run)
-        def counted(batches):
-            calls.append(1)
-            factor[0].assign(float("nan") if len(calls) == 5 else 1.0)
-            return place(batches)
-        return counted
-    toolbox.gradients_function, toolbox.placement = gradients_function, placement
 """
 FP16 = ("--compression", "fp16")
 
@@ -54,20 +35,16 @@ FP16 = ("--compression", "fp16")
     ("strategy", "more"),
     [
         ("torch-ddp", ()),
-        ("tf-mirrored", ()),
         pytest.param("torch-horovod", FP16, marks=pytest.mark.horovod),
-        pytest.param("tf-horovod", FP16, marks=pytest.mark.horovod),
     ],
 )
 def test_a_nan_on_rank_1_ends_the_run_at_its_step(tmp_path: Path, strategy: str, more: tuple) -> None:
-    is_torch = strategy.startswith("torch")
-    place = f"distributed.toolbox_{'torch' if is_torch else 'tf'}"
     run_dir = tmp_path / "run"
     restarts = ("--max-restarts", "2")  # which are none for what would come again
     command = ("launchers.train", strategy, "--workers", "2", *OPTIONS, *more, *restarts)
     ended = subprocess.run(
         [sys.executable, "-m", *command, "--run-dir", str(run_dir)],
-        env=planted(tmp_path / "planted", TORCH if is_torch else TENSORFLOW, place),
+        env=planted(tmp_path / "planted", PLANT, "distributed.toolbox_torch"),
         capture_output=True,
         text=True,
         timeout=240,

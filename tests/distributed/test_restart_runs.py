@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -90,8 +91,7 @@ def test_a_bare_torchrun_does_not_start_a_stopped_run_again_nor_go_on_with_anoth
     assert described(run_dir, "status")["state"] == "preempted"
     assert len(described(run_dir, "run")["segments"]) == 1
     before = {path: os.stat(path).st_mtime_ns for path in run_dir.rglob("*")}
-    (tmp_path / "planted" / "sitecustomize.py").unlink()
-    (tmp_path / "planted").rmdir()
+    shutil.rmtree(tmp_path / "planted")
     ended, _ = run(tmp_path, *torchrun(), stop=True)
     assert ended.returncode == 1
     assert sum("exists already; go on with --resume" in line for line in ended.stderr.splitlines()) == 3

@@ -83,7 +83,6 @@ def study(folder: Path, plant: str) -> dict:
     return analyse(folder / "studies" / "s")
 
 
-@pytest.mark.parametrize("plant", PLANTS)
 def decomposed(folder: Path, plant: str) -> dict:
     """The decomposition of a study whose runs were steady: on a machine with other work, not every one is."""
     reasons = []
