@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from launchers.child import HEARD, explain, rank_endings
-from telemetry.run_log import read_rows, write_status
+from telemetry.run_log import read_rows, read_status, write_status
 from training import checkpoint
 from training.problems import EXIT_DONE, EXIT_FAILED, EXIT_STOPPED_EARLY, EXIT_USAGE
-from training.restart import read_status
 
 RESTARTS_ITSELF = ("torchrun",)
 TELLS_CODES = ("direct", "mpirun")

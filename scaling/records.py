@@ -10,6 +10,7 @@ import numpy as np
 
 from recipes.checking import shown
 from scaling.steady import Steady, steady_start
+from telemetry.plain_rows import printable
 from telemetry.run_log import read_json, read_rows
 
 STATES = ("completed", "failed", "planned")
@@ -202,7 +203,7 @@ def _why_not_completed(path: Path, planned: Mapping[str, Any]) -> str | None:
 def _one_line(reason: object) -> str:
     """What others wrote down, as a line that can be shown."""
     line = str(reason).strip().partition("\n")[0] if isinstance(reason, str | Exception) else shown(reason)
-    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in line) or "no reason given"
+    return printable(line) or "no reason given"
 
 
 def _read_metrics(path: Path) -> tuple[dict[int, float | None], float | None]:

@@ -32,9 +32,12 @@ def positive_s(value: object) -> float | None:
 
 def word(value: object) -> str | None:
     """The value if it is a string, as it can be shown on a line."""
-    if not isinstance(value, str):
-        return None
-    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in value)
+    return printable(value) if isinstance(value, str) else None
+
+
+def printable(text: str) -> str:
+    """As it can be shown on a line of a terminal, whatever it is made of."""
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
 
 
 def start_row(row: Mapping[str, Any]) -> dict[str, Any]:

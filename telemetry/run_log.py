@@ -166,6 +166,15 @@ def write_json(path: Path, value: object) -> None:
     _write_atomically(path, json.dumps(_strict(value), indent=2, allow_nan=False).encode() + b"\n")
 
 
+def read_status(run_dir: Path) -> dict[str, Any]:
+    """What status.json says; an empty dict where it says nothing that can be read."""
+    try:
+        found = read_json(run_dir / "status.json")
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def write_status(
     run_dir: Path, state: str, step: int, reason: str | None = None, would_repeat: bool = False
 ) -> None:

@@ -1,13 +1,13 @@
 """The end of a training process from beside its main thread, which may be stuck, hold any lock, or wait for a disk."""
 
 import contextlib
-import json
 import os
 import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from telemetry.run_log import write_status
+from telemetry.plain_rows import printable
+from telemetry.run_log import read_status, write_status
 
 WRITES_S = 5.0
 """How long an ending waits for a disk."""
@@ -15,9 +15,8 @@ WRITES_S = 5.0
 
 def tell(line: str) -> None:
     """One line on standard error; not by print, whose lock the main thread may hold."""
-    shown = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in line)
     with contextlib.suppress(OSError):
-        os.write(2, f"trimaran: {shown}\n".encode())
+        os.write(2, f"trimaran: {printable(line)}\n".encode())
 
 
 def in_time(write: Callable[[], object], seconds: float = WRITES_S) -> None:
@@ -34,10 +33,8 @@ def in_time(write: Callable[[], object], seconds: float = WRITES_S) -> None:
 
 def state_of(run_dir: Path) -> str | None:
     """What status.json says; None where it says nothing."""
-    try:
-        return str(json.loads((run_dir / "status.json").read_text())["state"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    state = read_status(run_dir).get("state")
+    return None if state is None else str(state)
 
 
 def no_longer_running(run_dir: Path, step: int, reason: str) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated, Literal, TypeVar
 
 import tyro
 
+from telemetry.plain_rows import printable
 from training.problems import UsageError
 
 Parsed = TypeVar("Parsed")
@@ -121,5 +122,4 @@ def _one_line(box: str) -> str:
 
 def warn(line: str) -> None:
     """One line for the person, on standard error, whatever a path or a key in it is made of."""
-    shown = "".join(letter if letter.isprintable() else repr(letter)[1:-1] for letter in line)
-    print(f"trimaran: {shown}", file=sys.stderr, flush=True)
+    print(f"trimaran: {printable(line)}", file=sys.stderr, flush=True)

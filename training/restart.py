@@ -3,7 +3,6 @@
 The command is the same as at first, so the script finds out here that it is to go on from what the earlier start made.
 """
 
-import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 import psutil  # type: ignore[import-untyped] # its stubs are a package of their own
 
+from telemetry.run_log import read_json, read_status
 from training.advice import PEER, advice
 from training.problems import EXIT_FAILED, EXIT_STOPPED_EARLY, NotRestarted
 
@@ -84,15 +84,6 @@ def why(run_dir: Path) -> str:
     return "; ".join(words)
 
 
-def read_status(run_dir: Path) -> dict[str, Any]:
-    """status.json; an empty dict where there is none that can be read."""
-    try:
-        found = json.loads((run_dir / "status.json").read_text())
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
 def _last_start_s(run_dir: Path) -> float | None:
     started_s = _last_segment(run_dir).get("started_unix_s")
     return started_s if isinstance(started_s, float) else None
@@ -100,7 +91,7 @@ def _last_start_s(run_dir: Path) -> float | None:
 
 def _last_segment(run_dir: Path) -> dict[str, Any]:
     try:
-        last = json.loads((run_dir / "run.json").read_text())["segments"][-1]
-    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        last = read_json(run_dir / "run.json")["segments"][-1]
+    except (OSError, ValueError, LookupError, TypeError):
         return {}
     return last if isinstance(last, dict) else {}
