@@ -59,7 +59,7 @@ def main() -> int:
         model,
         gradient_as_bucket_view=True,
         **toolbox.LOCAL_BUFFERS,
-        bucket_cap_mb=run.recipe.performance.bucket_mib,
+        bucket_cap_mb=run.recipe.performance.bucket_mib or None,
     )
     optimizer = Optimizer(model, run, loss_factor=run.workers)
 

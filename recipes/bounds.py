@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 PRECISIONS = ("float64", "float32", "tf32", "bf16", "fp16")
 """Parameters are float64 or float32; tf32 is float32 whose products a GPU may shorten (on a CPU it is float32)."""
+GRADIENT_TYPES = ("none", "bf16", "fp16")
 IMAGE_SOURCES = ("digits", "images")
 TOKEN_SOURCES = ("stdlib", "text", "tokens")
 # Generous bounds on what is held in memory as a whole (a rate for each step, an id for each sample of a batch, a thread
@@ -101,9 +102,14 @@ def check(recipe: "Recipe") -> None:
     for key, value, least, most in (
         ("loader_workers", performance.loader_workers, 0, MOST_LOADERS),
         ("prefetch_batches", performance.prefetch_batches, 0, MOST_PREFETCHED),
-        ("bucket_mib", performance.bucket_mib, 1, MOST_BUCKET_MIB),
+        ("bucket_mib", performance.bucket_mib, 0, MOST_BUCKET_MIB),
     ):
         expect(least <= value <= most, f"performance.{key}", f"an integer of {least} or more, up to {most}")
+    expect(
+        performance.gradient_compression in GRADIENT_TYPES,
+        "performance.gradient_compression",
+        f"one of: {', '.join(GRADIENT_TYPES)}",
+    )
     expect(recipe.run.log_every >= 1, "run.log_every", "an integer of 1 or more")
     expect(
         recipe.run.checkpoint_every >= 0, "run.checkpoint_every", "an integer of 0 (only at the end) or more"

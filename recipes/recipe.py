@@ -58,13 +58,27 @@ class ScheduleConfig:
 
 @dataclass(frozen=True)
 class PerformanceConfig:
-    """What may change speed and rounding only. `loader_workers` 0 loads in a thread of the training process."""
+    """What may change speed, memory and rounding only; docs/performance.md has what each gains, and where.
+
+    loader_workers: 0 loads in a thread of the training process.
+    channels_last, compile, fused_optimizer, flash_attention: PyTorch's; xla: TensorFlow's, its kind of compilation.
+    activation_checkpointing: the backward pass computes each block's activations again and keeps its input alone.
+    bucket_mib: how much of the gradients travels together; 0 leaves it to DDP (25), TensorFlow (all) or Horovod (128).
+    static_graph: tells DDP that every step takes the same path.
+    gradient_compression: the type in which gradients travel: "none" for their own, "bf16" or "fp16".
+    """
 
     loader_workers: int = 0
     prefetch_batches: int = 2
     channels_last: bool = False
+    compile: bool = False
     xla: bool = False
-    bucket_mib: int = 25
+    fused_optimizer: bool = True
+    flash_attention: bool = True
+    activation_checkpointing: bool = False
+    bucket_mib: int = 0
+    static_graph: bool = False
+    gradient_compression: str = "none"
 
 
 @dataclass(frozen=True)

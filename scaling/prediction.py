@@ -19,6 +19,8 @@ from training.problems import UsageError
 
 DRAWS = 200
 COVERAGE = 0.95
+DDP_BUCKET_MIB = 25
+"""What DDP takes where the recipe leaves it the choice."""
 HOROVOD_FUSION_BYTES = 128 * MIB
 HOROVOD_CYCLE_S = 1e-3
 """Horovod's defaults, HOROVOD_FUSION_THRESHOLD and HOROVOD_CYCLE_TIME."""
@@ -92,7 +94,7 @@ def packing_of(case: Case) -> Packing:
     tf-mirrored combines them after the backward pass, and so does tf-horovod where XLA compiles that into one piece.
     """
     if case.strategy == "torch-ddp":
-        return Packing("buckets", case.recipe.performance.bucket_mib * MIB)
+        return Packing("buckets", (case.recipe.performance.bucket_mib or DDP_BUCKET_MIB) * MIB)
     if case.strategy == "tf-mirrored" or (case.strategy == "tf-horovod" and case.recipe.performance.xla):
         return Packing("after")
     return Packing("fusion", HOROVOD_FUSION_BYTES, HOROVOD_CYCLE_S)
