@@ -4,13 +4,17 @@ import importlib.util
 import json
 import os
 from collections.abc import MutableMapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from distributed.devices import visible_gpus
+from recipes.recipe import PerformanceConfig
 from telemetry.hardware import package_version
+from training import communication
 from training.options import HorovodOptions
 from training.problems import UsageError
+from training.run import Run
 from training.world import World
 
 MEND = "make horovod builds one that fits (docs/horovod.md)"
@@ -20,6 +24,8 @@ METADATA_NAMES = {"torch": "pytorch", "tensorflow": "tensorflow"}
 CPU_CYCLE_TIME_MS = "10"
 """On a CPU the thread that looks for ready gradients takes its time from the worker's one core; Horovod's 1 ms suits
 GPUs. A step of digits-resnet18 and stdlib-gpt took 0.86 and 0.70 of that on 2 cores (docs/horovod.md)."""
+FUSION_MIB = 128
+"""Horovod's own HOROVOD_FUSION_THRESHOLD."""
 VARIABLES = (
     "HOROVOD_FUSION_THRESHOLD",
     "HOROVOD_CYCLE_TIME",
@@ -68,6 +74,15 @@ def installed_with_mpi() -> bool:
     return folder is not None and has_mpi(folder)
 
 
+def check_compression(options: HorovodOptions, performance: PerformanceConfig) -> None:
+    """Raises UsageError for a recipe whose gradients are to travel in a type that Horovod does not add up."""
+    if performance.gradient_compression == "bf16" and options.compression == "none":
+        raise UsageError(
+            "performance.gradient_compression: found bf16, which Horovod's all-reduce on PyTorch refuses, so neither "
+            "Horovod strategy takes it; expected none or fp16 (--compression fp16 wins over the recipe)"
+        )
+
+
 def check_options(options: HorovodOptions, workers: int) -> None:
     """Raises UsageError for values that Horovod would misread."""
     for flag, value in (
@@ -86,12 +101,21 @@ def check_options(options: HorovodOptions, workers: int) -> None:
 
 
 def prepare_horovod(
-    options: HorovodOptions, world: World, environment: MutableMapping[str, str] = os.environ
+    options: HorovodOptions,
+    world: World,
+    performance: PerformanceConfig,
+    environment: MutableMapping[str, str] = os.environ,
 ) -> None:
-    """Hand our flags to Horovod, which reads its variables in init. Raises UsageError for impossible values."""
+    """Hand our flags and the recipe's switches to Horovod, which reads its variables in init.
+
+    A flag wins over Horovod's variable, and that over the recipe. Raises UsageError for impossible values.
+    """
     check_options(options, world.workers)
+    check_compression(options, performance)
     if options.fusion_threshold_mib is not None:
         environment["HOROVOD_FUSION_THRESHOLD"] = str(int(options.fusion_threshold_mib * 2**20))
+    elif performance.bucket_mib:
+        environment.setdefault("HOROVOD_FUSION_THRESHOLD", str(performance.bucket_mib * 2**20))
     if options.cycle_time_ms is not None:
         environment["HOROVOD_CYCLE_TIME"] = str(options.cycle_time_ms)
     elif not visible_gpus(environment):
@@ -132,14 +156,33 @@ def check_abilities(hvd: Any, options: HorovodOptions, uses_gpu: bool) -> None:
         )
 
 
-def settings(hvd: Any, options: HorovodOptions, environment: MutableMapping[str, str] = os.environ) -> dict:
-    """What of Horovod changes speed or rounding, for run.json."""
+def wire_type(options: HorovodOptions, run: Run) -> str:
+    """The type in which gradients travel, or "none" for their own. --compression fp16 wins over the recipe."""
+    performance = run.recipe.performance
+    if options.compression != "none":
+        performance = replace(performance, gradient_compression=options.compression)
+    return communication.wire_type(performance, run.workers, run.exchanges)
+
+
+def settings(
+    hvd: Any,
+    options: HorovodOptions,
+    compression: str,
+    environment: MutableMapping[str, str] = os.environ,
+) -> dict:
+    """What of Horovod changes speed or rounding, for run.json. compression: what `wire_type` says."""
+    tuned = environment.get("HOROVOD_AUTOTUNE", "0") != "0"
+    threshold = environment.get("HOROVOD_FUSION_THRESHOLD", "" if tuned else str(FUSION_MIB * 2**20))
+    bucket_mib = int(threshold) / 2**20 if threshold.isdigit() else None
     return {
-        "controller": "mpi" if hvd.mpi_enabled() else "gloo",
-        "built_with": [part for part in ("mpi", "gloo", "nccl") if getattr(hvd, f"{part}_built")()],
-        "compression": options.compression,
-        "reduction": "adasum" if options.adasum else "sum of shares of the mean",
-        **{name: environment.get(name) for name in VARIABLES},
+        "communication": communication.in_effect(compression, bucket_mib),
+        "horovod": {
+            "controller": "mpi" if hvd.mpi_enabled() else "gloo",
+            "built_with": [part for part in ("mpi", "gloo", "nccl") if getattr(hvd, f"{part}_built")()],
+            "compression": compression,
+            "reduction": "adasum" if options.adasum else "sum of shares of the mean",
+            **{name: environment.get(name) for name in VARIABLES},
+        },
     }
 
 

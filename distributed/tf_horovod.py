@@ -26,7 +26,7 @@ def main() -> int:
     options = parse(HorovodOptions, "mpirun … python -m distributed.tf_horovod")
     run = open_run(options, STRATEGY, topology.of_horovod(STRATEGY))
     horovod_setup.check_build("tensorflow")
-    horovod_setup.prepare_horovod(options, run.world)
+    horovod_setup.prepare_horovod(options, run.world, run.recipe.performance)
     prepare_tensorflow()
     stopping.listen(run)
     import horovod.tensorflow as hvd
@@ -54,7 +54,8 @@ def main() -> int:
     optimizer = Optimizer(model, run)
     gradients_of = toolbox.gradients_function(model, run, optimizer)
     sums_of = toolbox.evaluation_function(model)
-    compression = hvd.Compression.fp16 if options.compression == "fp16" else hvd.Compression.none
+    wire_type = horovod_setup.wire_type(options, run)
+    compression = hvd.Compression.fp16 if wire_type == "fp16" else hvd.Compression.none
     reduction = hvd.Adasum if options.adasum else hvd.Sum
 
     # 4. Take one step -----------------------------------------------------------------------------
@@ -109,7 +110,7 @@ def main() -> int:
 
     # 7. Train -------------------------------------------------------------------------------------
     tracer = Tracer(Timeline(hvd, run.world))
-    settings = toolbox.settings(run) | {"horovod": horovod_setup.settings(hvd, options)}
+    settings = toolbox.settings(run) | horovod_setup.settings(hvd, options, wire_type)
     code = train(
         run, Strategy(gather, toolbox.placement(run), step, evaluate, state, restore, settings, tracer)
     )

@@ -9,7 +9,8 @@ from distributed import topology
 from distributed.environment import prepare_tensorflow
 from distributed.meeting import bounded, meet
 from distributed.network import prepare_network
-from training import stopping
+from recipes.recipe import HALF_TYPES
+from training import communication, stopping
 from training.hanging import longest_s
 from training.loop import Strategy, train
 from training.options import Options, parse
@@ -63,11 +64,24 @@ def main() -> int:
 
     # 4. Take one step -----------------------------------------------------------------------------
     # The loss is divided by the global count, so the workers' gradients add up.
+    bucket_mib = run.recipe.performance.bucket_mib
+    packs = tf.distribute.experimental.CommunicationOptions(bytes_per_pack=bucket_mib * 2**20)
+    compression = communication.wire_type(run.recipe.performance, run.workers, run.exchanges)
+
+    def combine(loss, gradients):
+        context = tf.distribute.get_replica_context()
+        if compression == "none":
+            return context.all_reduce(tf.distribute.ReduceOp.SUM, [loss, *gradients], packs)
+        # What travels together has one type; the loss keeps its own.
+        wire = [tf.cast(gradient, HALF_TYPES[compression]) for gradient in gradients]
+        loss = context.all_reduce(tf.distribute.ReduceOp.SUM, loss)
+        wire = context.all_reduce(tf.distribute.ReduceOp.SUM, wire, packs)
+        return loss, *(tf.cast(w, gradient.dtype) for w, gradient in zip(wire, gradients, strict=True))
+
     def replica_update(inputs, targets, target_count, learning_rate):
         loss, gradients = gradients_of(inputs, targets, target_count)
-        context = tf.distribute.get_replica_context()
         if run.exchanges:
-            loss, *gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, [loss, *gradients])
+            loss, *gradients = combine(loss, gradients)
         else:
             gradients = [gradient * run.workers for gradient in gradients]
         return loss, optimizer.apply(gradients, learning_rate)
@@ -113,7 +127,8 @@ def main() -> int:
         toolbox.restore_state(model, optimizer, state)
 
     # 7. Train -------------------------------------------------------------------------------------
-    settings, tracer = toolbox.settings(run), Tracer(workers=len(devices))
+    used = communication.in_effect(compression, bucket_mib or None)
+    settings, tracer = toolbox.settings(run) | {"communication": used}, Tracer(workers=len(devices))
     code = train(
         run, Strategy(gather, toolbox.placement(run), step, evaluate, state, restore, settings, tracer)
     )

@@ -5,7 +5,8 @@ torchrun --nproc-per-node=8 -m distributed.torch_ddp --recipe digits-resnet18 --
 
 from distributed import topology
 from distributed.network import prepare_network
-from training import restart, stopping
+from recipes.recipe import HALF_TYPES
+from training import communication, restart, stopping
 from training.loop import Strategy, train
 from training.options import Options, parse
 from training.problems import EXIT_FAILED
@@ -55,25 +56,48 @@ def main() -> int:
     # 3. Place the model ---------------------------------------------------------------------------
     # Every rank restores the same state; BatchNorm's statistics stay each worker's own until they are averaged.
     model = toolbox.build_model(run, device)
+    performance = run.recipe.performance
+    static_graph = performance.static_graph and run.exchanges
     replica = DistributedDataParallel(
         model,
         gradient_as_bucket_view=True,
         **toolbox.LOCAL_BUFFERS,
-        bucket_cap_mb=run.recipe.performance.bucket_mib or None,
+        bucket_cap_mb=performance.bucket_mib or None,
+        static_graph=static_graph,
     )
     optimizer = Optimizer(model, run, loss_factor=run.workers)
 
     # 4. Take one step -----------------------------------------------------------------------------
     # DDP takes the mean over the workers; the loss is divided by the global count, so it is their sum we want.
+    # What travels compressed is a worker's share in that sum, in fp16 times the loss scale, as it is in the others.
+    compression = communication.wire_type(performance, run.workers, run.exchanges)
+    excess = 1 if run.recipe.precision == "fp16" else run.workers  # of a gradient over that share
+
+    def compressed(state: None, bucket: dist.GradBucket) -> torch.futures.Future[torch.Tensor]:
+        gradients = bucket.buffer()
+        wire = gradients.div_(excess).to(getattr(torch, HALF_TYPES[compression]))
+        arrival = dist.all_reduce(wire, async_op=True).get_future()
+        return arrival.then(lambda sums: gradients.copy_(sums.value()[0]).mul_(excess / run.workers))
+
+    if compression != "none":
+        replica.register_comm_hook(None, compressed)
+
+    # A static graph is recorded in the first backward pass, which fails in no_sync (pytorch/pytorch#187732). So all of
+    # the first step's are exchanged: the mean of what is a mean already changes nothing.
+    is_recording = static_graph
+
     def step(placed: toolbox.Placed, learning_rate: float, report: bool) -> tuple[torch.Tensor, torch.Tensor]:
+        nonlocal is_recording
         optimizer.zero_gradients()
         losses = []
         for number, (inputs, targets) in enumerate(placed.micro_batches(), start=1):
-            with nullcontext() if number == run.accumulation and run.exchanges else replica.no_sync():
+            is_last_micro_batch = number == run.accumulation and run.exchanges
+            with nullcontext() if is_last_micro_batch or is_recording else replica.no_sync():
                 loss = toolbox.loss_sum(replica, inputs, targets, run.recipe.optimizer.label_smoothing)
                 loss = loss / placed.target_count
                 optimizer.scaled(loss * run.workers).backward()
             losses.append(loss.detach())
+        is_recording = False
         loss = sum(losses)
         if report and run.exchanges:
             dist.all_reduce(loss)
@@ -101,7 +125,9 @@ def main() -> int:
         toolbox.restore_state(model, optimizer, state)
 
     # 7. Train -------------------------------------------------------------------------------------
-    settings, tracer = toolbox.settings(run, device), Tracer()
+    bucket_mib = performance.bucket_mib or 25
+    used = communication.in_effect(compression, bucket_mib, static_graph)
+    settings, tracer = toolbox.settings(run, device) | {"communication": used}, Tracer()
     code = train(
         run,
         Strategy(gather, toolbox.placement(run, device), step, evaluate, state, restore, settings, tracer),

@@ -25,7 +25,7 @@ def main() -> int:
     options = parse(HorovodOptions, "mpirun … python -m distributed.torch_horovod")
     run = open_run(options, STRATEGY, topology.of_horovod(STRATEGY))
     horovod_setup.check_build("torch")
-    horovod_setup.prepare_horovod(options, run.world)
+    horovod_setup.prepare_horovod(options, run.world, run.recipe.performance)
     stopping.listen(run)
     from functools import partial
 
@@ -51,7 +51,8 @@ def main() -> int:
     # BatchNorm's statistics stay each worker's own until they are averaged.
     model = toolbox.build_model(run, device)
     optimizer = Optimizer(model, run)
-    compression = hvd.Compression.fp16 if options.compression == "fp16" else hvd.Compression.none
+    wire_type = horovod_setup.wire_type(options, run)
+    compression = hvd.Compression.fp16 if wire_type == "fp16" else hvd.Compression.none
     reduction = hvd.Adasum if options.adasum else hvd.Sum
 
     # 4. Take one step -----------------------------------------------------------------------------
@@ -67,7 +68,7 @@ def main() -> int:
     def receive() -> None:
         for parameter, wire, context, handle in travelling:
             hvd.synchronize(handle)
-            if options.compression != "none":
+            if wire_type != "none":
                 toolbox.contiguous_view(parameter.grad).copy_(compression.decompress(wire, context))
         travelling.clear()
 
@@ -118,7 +119,7 @@ def main() -> int:
 
     # 7. Train -------------------------------------------------------------------------------------
     tracer = Tracer(Timeline(hvd, run.world))
-    settings = toolbox.settings(run, device) | {"horovod": horovod_setup.settings(hvd, options)}
+    settings = toolbox.settings(run, device) | horovod_setup.settings(hvd, options, wire_type)
     code = train(
         run,
         Strategy(gather, toolbox.placement(run, device), step, evaluate, state, restore, settings, tracer),

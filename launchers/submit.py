@@ -157,7 +157,9 @@ def check(options: SubmitOptions, gpus: int) -> None:
     # Where it goes if nobody says: named by the job's number, so it cannot exist yet.
     run_dir = options.run_dir or (None if options.resume else Path("runs") / f"{options.strategy}-JOB_ID")
     world = World(0, 0, workers, workers, (0,), "srun", on_one_node=options.nodes == 1)
-    open_run(replace(options, run_dir=run_dir, workers=None), options.strategy, world, with_state=False)
+    run = open_run(replace(options, run_dir=run_dir, workers=None), options.strategy, world, with_state=False)
+    if is_horovod:
+        horovod_setup.check_compression(options, run.recipe.performance)
 
 
 def environment(options: SubmitOptions, site: batch.Site) -> tuple[dict, dict[str, str]]:

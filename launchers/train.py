@@ -132,7 +132,9 @@ def check(options: TrainOptions, strategy: str, workers: int, launcher: str) -> 
     world = World(0, 0, workers, workers, (0,), launcher)
     if strategy.endswith("-horovod"):
         horovod_setup.check_options(options, workers)
-    open_run(options, strategy, world, with_state=False)
+    run = open_run(options, strategy, world, with_state=False)
+    if strategy.endswith("-horovod"):
+        horovod_setup.check_compression(options, run.recipe.performance)
 
 
 if __name__ == "__main__":

@@ -7,11 +7,13 @@ from types import SimpleNamespace
 import pytest
 
 from distributed import horovod_setup
+from recipes.recipe import PerformanceConfig, load_recipe
 from training.options import HorovodOptions
 from training.problems import UsageError
 from training.world import World
 
 WORLD = World(1, 1, 2, 2, (1,), "mpirun")
+PLAIN = PerformanceConfig()
 VERSIONS = {"torch": "2.13.0+cpu", "tensorflow-cpu": "2.21.0"}
 
 
@@ -119,7 +121,7 @@ def test_an_mpi_shows_in_the_extensions(folder: Path, monkeypatch) -> None:
 def test_a_time_or_size_is_a_number_of_0_or_more(flag: str, value: float) -> None:
     name = flag.removeprefix("--").replace("-", "_")
     with pytest.raises(UsageError) as caught:
-        horovod_setup.prepare_horovod(replace(HorovodOptions(), **{name: value}), WORLD, {})
+        horovod_setup.prepare_horovod(replace(HorovodOptions(), **{name: value}), WORLD, PLAIN, {})
     assert one_line(caught) == f"{flag}: found {value}, expected a number of 0 or more"
     horovod_setup.check_options(replace(HorovodOptions(), **{name: 0.0}), 2)
 
@@ -166,9 +168,54 @@ def test_a_flag_sets_its_variables_and_no_others(options: dict, variables: dict[
     theirs = dict.fromkeys(horovod_setup.VARIABLES, "theirs")
     for before in ({"HOROVOD_CYCLE_TIME": "1"}, theirs):
         environment = dict(before)
-        horovod_setup.prepare_horovod(HorovodOptions(**options), WORLD, environment)
+        horovod_setup.prepare_horovod(HorovodOptions(**options), WORLD, PLAIN, environment)
         assert environment == {**before, **variables}
     assert set(variables) <= set(horovod_setup.VARIABLES)  # or run.json would not show it
+
+
+@pytest.mark.parametrize(
+    ("flag", "variable", "key", "expected"),
+    [
+        (0.5, "3", 2, "524288"),
+        (0.0, "3", 2, "0"),
+        (None, "3", 2, "3"),
+        (None, None, 2, "2097152"),
+        (None, None, 0, None),
+    ],
+)
+def test_the_flag_wins_over_the_variable_and_that_over_the_recipe(flag, variable, key, expected) -> None:
+    environment = {} if variable is None else {"HOROVOD_FUSION_THRESHOLD": variable}
+    switches = replace(PLAIN, bucket_mib=key)
+    horovod_setup.prepare_horovod(HorovodOptions(fusion_threshold_mib=flag), WORLD, switches, environment)
+    assert environment.get("HOROVOD_FUSION_THRESHOLD") == expected
+
+
+def test_a_type_that_horovod_does_not_add_up_is_told_before_anything_starts() -> None:
+    switches = replace(PLAIN, gradient_compression="bf16")
+    with pytest.raises(UsageError) as caught:
+        horovod_setup.prepare_horovod(HorovodOptions(), WORLD, switches, {})
+    assert one_line(caught).startswith("performance.gradient_compression: found bf16")
+    assert "expected none or fp16" in one_line(caught)
+    horovod_setup.prepare_horovod(HorovodOptions(compression="fp16"), WORLD, switches, {})
+    horovod_setup.prepare_horovod(HorovodOptions(), WORLD, replace(PLAIN, gradient_compression="fp16"), {})
+
+
+@pytest.mark.parametrize(
+    ("flag", "key", "workers", "no_exchange", "expected"),
+    [
+        ("none", "none", 2, False, "none"),
+        ("none", "fp16", 2, False, "fp16"),
+        ("fp16", "none", 2, False, "fp16"),
+        ("fp16", "bf16", 2, False, "fp16"),
+        ("fp16", "fp16", 1, False, "none"),
+        ("none", "fp16", 4, True, "none"),
+    ],
+)
+def test_what_travels_is_as_the_flag_has_it_or_the_recipe(flag, key, workers, no_exchange, expected) -> None:
+    options = HorovodOptions(compression=flag)
+    recipe = load_recipe("verify-gpt", (f"performance.gradient_compression={key}",))
+    run = SimpleNamespace(recipe=recipe, workers=workers, exchanges=not no_exchange)
+    assert horovod_setup.wire_type(options, run) == expected
 
 
 def test_one_timeline_is_enough() -> None:
@@ -181,7 +228,7 @@ def test_one_timeline_is_enough() -> None:
 def test_without_a_gpu_horovod_looks_less_often(gpus: int, expected: dict[str, str], monkeypatch) -> None:
     monkeypatch.setattr(horovod_setup, "visible_gpus", lambda environment: gpus)
     environment: dict[str, str] = {}
-    horovod_setup.prepare_horovod(HorovodOptions(), WORLD, environment)
+    horovod_setup.prepare_horovod(HorovodOptions(), WORLD, PLAIN, environment)
     assert environment == expected
 
 
@@ -222,8 +269,8 @@ def test_adasum_needs_mpi() -> None:
 def test_run_json_records_what_changes_speed_or_rounding_whoever_set_it() -> None:
     plain = Horovod(mpi_enabled=False, mpi_built=True, gloo_built=True, nccl_built=0)
     environment = {"HOROVOD_CYCLE_TIME": "3", "HOROVOD_RANK": "1", "PATH": "/bin"}
-    found = horovod_setup.settings(plain, HorovodOptions(), environment)
-    assert found == {
+    found = horovod_setup.settings(plain, HorovodOptions(), "none", environment)
+    assert found["horovod"] == {
         "controller": "gloo",
         "built_with": ["mpi", "gloo"],
         "compression": "none",
@@ -232,7 +279,29 @@ def test_run_json_records_what_changes_speed_or_rounding_whoever_set_it() -> Non
         "HOROVOD_CYCLE_TIME": "3",
     }
     other = Horovod(mpi_enabled=True, mpi_built=True, gloo_built=False, nccl_built=21805)
-    found = horovod_setup.settings(other, HorovodOptions(compression="fp16", adasum=True), {})
-    assert (found["controller"], found["built_with"]) == ("mpi", ["mpi", "nccl"])
-    assert (found["compression"], found["reduction"]) == ("fp16", "adasum")
+    found = horovod_setup.settings(other, HorovodOptions(adasum=True), "fp16", {})
+    horovod = found["horovod"]
+    assert (horovod["controller"], horovod["built_with"]) == ("mpi", ["mpi", "nccl"])
+    assert (horovod["compression"], horovod["reduction"]) == ("fp16", "adasum")
+    assert found["communication"] == {
+        "gradient_compression": "fp16",
+        "bucket_mib": 128,
+        "static_graph": False,
+    }
     json.dumps(found)
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"),
+    [
+        ({}, 128),
+        ({"HOROVOD_FUSION_THRESHOLD": "1572864"}, 1.5),
+        ({"HOROVOD_AUTOTUNE": "1"}, None),
+        ({"HOROVOD_AUTOTUNE": "0"}, 128),
+        ({"HOROVOD_FUSION_THRESHOLD": "all"}, None),
+    ],
+)
+def test_how_much_travels_together_is_recorded_unless_it_changes(environment, expected) -> None:
+    plain = Horovod(mpi_enabled=False, mpi_built=True, gloo_built=True, nccl_built=0)
+    found = horovod_setup.settings(plain, HorovodOptions(), "none", environment)
+    assert found["communication"]["bucket_mib"] == expected

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from distributed import horovod_setup
+from recipes.recipe import PerformanceConfig
 from tests.documents import is_said, spoken, table_rows
 from training.options import HorovodOptions, Options
 from training.world import World
@@ -45,7 +46,8 @@ def test_every_flag_and_every_variable_that_it_sets_is_shown() -> None:
         fusion_threshold_mib=1.0, cycle_time_ms=1.0, autotune=True, timeline=Path("t"), stall_check_s=1.0
     )
     environment: dict[str, str] = {}
-    horovod_setup.prepare_horovod(everything, World(0, 0, 2, 2, (0,), "mpirun"), environment)
+    world = World(0, 0, 2, 2, (0,), "mpirun")
+    horovod_setup.prepare_horovod(everything, world, PerformanceConfig(), environment)
     assert shown == set(environment)
 
 
