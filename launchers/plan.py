@@ -11,7 +11,7 @@ from launchers.environment import training_environment
 from launchers.nodes import ONE_NODE, Nodes
 from launchers.prefixes import free_port
 from models.specs import buffer_table
-from recipes.recipe import Recipe
+from recipes.recipe import Recipe, load_recipe
 from training.options import Options
 from training.problems import UsageError
 from training.process import LAUNCHED_BY
@@ -28,6 +28,7 @@ class Job:
     """One run: a strategy with `workers` workers that each sum `accumulation` micro-batches.
 
     nodes: over how many nodes, which are all this machine; each is started by a command of its own.
+    plain: without the plan's switches, which the others have.
     """
 
     strategy: str
@@ -35,6 +36,7 @@ class Job:
     accumulation: int
     perturb_seed: int | None = None
     exact: bool = False
+    plain: bool = False
     launcher: str | None = None
     nodes: int = 1
     result: Comparison = field(default_factory=Comparison)
@@ -43,9 +45,9 @@ class Job:
     @property
     def name(self) -> str:
         """Its folder in the plan's."""
-        suffix = (
-            "-float64" if self.exact else "" if self.perturb_seed is None else f"-control-{self.perturb_seed}"
-        )
+        suffix = "-plain" if self.plain else ""
+        if self.exact or self.perturb_seed is not None:
+            suffix = "-float64" if self.exact else f"-control-{self.perturb_seed}"
         return f"{self.label.replace('/', '-')}-{self.workers}{suffix}"
 
     @property
@@ -72,6 +74,7 @@ class Plan:
 
     controls: in float64 the perturbed runs for trajectories, and `control` is what they differ by; in any other
     precision the reference's steps in float64, and `rounding` is how far it is from them.
+    switches: overrides that all jobs have but the plain ones: the reference and its controls. `switched` has them.
     """
 
     name: str
@@ -82,6 +85,8 @@ class Plan:
     reference: Job
     jobs: list[Job]
     controls: list[Job]
+    switches: tuple[str, ...] = ()
+    switched: Recipe = field(kw_only=True)
     control: float | None = None
     rounding: dict[str, float] | None = None
 
@@ -112,6 +117,8 @@ class Plan:
     def commands(self, job: Job, folder: Path) -> list[tuple[list[str], dict[str, str]]]:
         """The job's commands, one a node, each with its environment."""
         overrides = self.overrides
+        if not job.plain:
+            overrides += self.switches
         if job.exact:
             overrides += ("precision=float64",)
         if job is self.reference:
@@ -148,6 +155,7 @@ def make_plan(
     overrides: tuple[str, ...],
     modes: tuple[str, ...],
     nodes: int = 1,
+    switches: tuple[str, ...] = (),
 ) -> Plan:
     """Decide on worker counts and accumulation. Raises UsageError where the batch cannot be shared, DataError."""
     open_recipe_source(recipe, "train")
@@ -156,10 +164,11 @@ def make_plan(
     accumulation = accumulations(recipe, used)
     for count in used:
         check_batch(recipe, count, accumulation[count])
-    reference = Job(REFERENCE, 1, accumulation[1])
+    switched = load_recipe(recipe_name, (*overrides, *switches)) if switches else recipe
+    reference = Job(REFERENCE, 1, accumulation[1], plain=bool(switches))
     jobs = [
         reference
-        if (name, count) == (REFERENCE, 1)
+        if (name, count) == (REFERENCE, 1) and not switches
         else Job(name, count, accumulation[count], **spread(name, count, nodes))
         for name in strategies
         for count in counts[name]
@@ -167,10 +176,13 @@ def make_plan(
     jobs += others(counts, accumulation, nodes)
     controls = []
     if recipe.precision != "float64":
-        controls = [Job(REFERENCE, 1, accumulation[1], exact=True)]
+        controls = [Job(REFERENCE, 1, accumulation[1], exact=True, plain=True)]
     elif "trajectory" in modes:
-        controls = [Job(REFERENCE, 1, accumulation[1], seed) for seed in CONTROL_SEEDS]
-    return Plan(Path(recipe_name).stem, recipe_name, recipe, overrides, modes, reference, jobs, controls)
+        controls = [Job(REFERENCE, 1, accumulation[1], seed, plain=True) for seed in CONTROL_SEEDS]
+    name = Path(recipe_name).stem
+    return Plan(
+        name, recipe_name, recipe, overrides, modes, reference, jobs, controls, switches, switched=switched
+    )
 
 
 def spread(strategy: str, workers: int, nodes: int) -> dict[str, Any]:

@@ -53,6 +53,8 @@ class VerifyOptions:
     """A recipe of your own (default: a small ResNet and a small GPT with everything in play)."""
     set: Overrides = field(default_factory=list)
     """Override keys of the recipe."""
+    switch: Overrides = field(default_factory=list)
+    """Override keys of [performance] in every run but the reference, so that they are held to the same tolerances."""
     report: Path | None = None
     """Write every number that was compared to this file, as JSON."""
     work_dir: Path | None = None
@@ -112,7 +114,12 @@ def _plans(options: VerifyOptions) -> list[Plan]:
         workers = sorted({int(text) for text in options.workers.split(",")})
     except ValueError:
         raise UsageError(f"--workers: found {options.workers!r}, expected numbers such as 1,2,4") from None
-    overrides = flattened(options.set)
+    overrides, switches = flattened(options.set), flattened(options.switch)
+    for switch in switches:
+        if not switch.startswith("performance."):
+            raise UsageError(
+                f"--switch {switch}: expected performance.key=value; --set takes the recipe's others"
+            )
     most = len(LOOPBACK_NAMES) if any(name.endswith("-horovod") for name in names) else options.nodes
     if not 1 <= options.nodes <= most:
         raise UsageError(
@@ -132,6 +139,7 @@ def _plans(options: VerifyOptions) -> list[Plan]:
             (*overrides, *fixed),
             options.modes,
             options.nodes,
+            switches,
         )
         for recipe in (
             [options.recipe] if options.recipe else DEFAULT_RECIPES.get(options.precision, OTHER_RECIPES)
@@ -167,6 +175,7 @@ def _start_and_compare(plan: Plan, job: Job, folder: Path, options: VerifyOption
         if not _start(plan, job, folder):
             return
         expected, found = (json.loads((path / "run.json").read_text()) for path in (reference, ours))
+        expected["recipe_id"] = plan.switched.recipe_id
         comparison.compare_fingerprints(expected, found, job.result)
     if "one-step" in options.modes:
         comparison.compare_one_step(plan.recipe, reference, ours, job.result, plan.bounds)

@@ -24,7 +24,9 @@ def print_report(plans: list[Plan], modes: tuple[str, ...], seconds: float) -> N
     console = Console(width=None if Console().is_terminal else 132, highlight=False)
     for plan in plans:
         columns = [column for mode in modes for column in COLUMNS[mode]]
-        table = Table(title=f"{plan.name}: worst difference to torch-single over {plan.recipe.steps} steps")
+        switched = f", with {' '.join(plan.switches)}" if plan.switches else ""
+        steps = plan.recipe.steps
+        table = Table(title=f"{plan.name}{switched}: worst difference to torch-single over {steps} steps")
         table.add_column("strategy", no_wrap=True)
         table.add_column("workers", justify="right")
         for column in columns:
@@ -69,6 +71,7 @@ def write_report(path: Path, plans: list[Plan], options: "VerifyOptions") -> Non
             {
                 "recipe": plan.recipe_name,
                 "recipe_id": plan.recipe.recipe_id,
+                "switches": list(plan.switches),
                 "control": plan.control,
                 "rounding": plan.rounding,
                 "calm": plan.is_calm,

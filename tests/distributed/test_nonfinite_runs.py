@@ -4,6 +4,7 @@ Of all strategies: tests/faults/test_nonfinite.py.
 """
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 
 from data.order import SampleOrder
 from recipes.recipe import from_dict
-from tests.distributed.plants import planted
+from tests.planting import planted
 from training import checkpoint
 from training.run import open_recipe_source
 
@@ -27,7 +28,9 @@ def plant(toolbox):
         calls.append(1)
         return whole(*arguments) * (float("nan") if RANK == "1" and len(calls) == 5 else 1.0)
     toolbox.loss_sum = poisoned
+PLANTS = {"distributed.toolbox_torch": plant}
 """
+ENVIRONMENT = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
 FP16 = ("--compression", "fp16")
 
 
@@ -44,7 +47,7 @@ def test_a_nan_on_rank_1_ends_the_run_at_its_step(tmp_path: Path, strategy: str,
     command = ("launchers.train", strategy, "--workers", "2", *OPTIONS, *more, *restarts)
     ended = subprocess.run(
         [sys.executable, "-m", *command, "--run-dir", str(run_dir)],
-        env=planted(tmp_path / "planted", PLANT, "distributed.toolbox_torch"),
+        env={**ENVIRONMENT, **planted(tmp_path, PLANT)},
         capture_output=True,
         text=True,
         timeout=240,

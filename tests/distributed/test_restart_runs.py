@@ -11,7 +11,7 @@ import pytest
 
 from launchers.prefixes import free_port
 from telemetry.run_log import read_rows
-from tests.distributed.plants import planted
+from tests.planting import planted
 
 pytestmark = pytest.mark.timeout(300)
 TINY = str(Path(__file__).parent / "tiny-resnet.toml")
@@ -27,11 +27,13 @@ def plant(toolbox):
             os.kill(os.getpid(), signal.SIGKILL)
         return whole(*arguments)
     toolbox.loss_sum = dying
+PLANTS = {"distributed.toolbox_torch": plant}
 """
+ENVIRONMENT = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
 
 
 def run(tmp_path: Path, *command: str, stop: bool = False) -> tuple[subprocess.CompletedProcess, Path]:
-    environment = planted(tmp_path / "planted", KILLED_ONCE, "distributed.toolbox_torch")
+    environment = {**ENVIRONMENT, **planted(tmp_path, KILLED_ONCE)}
     environment["KILLED"] = str(tmp_path / ("never" if stop else "killed"))
     if stop:
         (tmp_path / "never").touch()

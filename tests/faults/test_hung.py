@@ -6,7 +6,6 @@ import time
 
 import pytest
 
-from tests.faults.planting import planted
 from tests.faults.runs import (
     PROCESSES,
     assert_same,
@@ -16,6 +15,7 @@ from tests.faults.runs import (
     long_run,
     stop_process,
 )
+from tests.planting import planted
 
 pytestmark = pytest.mark.timeout(300)
 TIMEOUT_S = 8

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from launchers.prefixes import free_port
-from tests.faults.planting import planted
 from tests.faults.runs import case, command, recipe_of
+from tests.planting import planted
 
 pytestmark = pytest.mark.timeout(300)
 HOSTS = ("--nodes", "2", "--hosts", "127.0.0.1,127.0.0.1")

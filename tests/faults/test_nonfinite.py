@@ -6,7 +6,6 @@ import re
 import numpy as np
 import pytest
 
-from tests.faults.planting import planted
 from tests.faults.runs import (
     PROCESSES,
     TINY,
@@ -16,6 +15,7 @@ from tests.faults.runs import (
     command,
     exact,
 )
+from tests.planting import planted
 
 pytestmark = pytest.mark.timeout(300)
 BAD_STEP, STEPS, EVERY = 8, 14, 3

@@ -67,6 +67,18 @@ def test_a_plan_runs_the_reference_its_controls_and_each_strategy_with_each_coun
     assert make_plan("verify-resnet", recipe, strategies, [1], (), ("one-step",)).controls == []
 
 
+def test_switches_are_on_in_every_run_but_the_reference_and_its_controls(tmp_path: Path) -> None:
+    recipe, switch = load_recipe("verify-gpt"), "performance.xla=true"
+    strategies = ["torch-single", "tf-single", "tf-mirrored"]
+    plan = make_plan("verify-gpt", recipe, strategies, [1, 2], (), BOTH, switches=(switch,))
+    assert plan.reference.name == "torch-single-1-plain" and plan.reference not in plan.jobs
+    assert "torch-single-1" in [job.name for job in plan.jobs]
+    for job in (plan.reference, *plan.controls, *plan.jobs):
+        found = {any(switch in word for word in command) for command, _ in plan.commands(job, tmp_path)}
+        assert found == {job in plan.jobs}, job.name
+    assert plan.switched.performance.xla and not plan.recipe.performance.xla
+
+
 def test_statistics_are_compared_at_equal_workers_and_accumulation() -> None:
     strategies = ["torch-single", "torch-ddp", "tf-mirrored"]
     plan = make_plan("verify-resnet", load_recipe("verify-resnet"), strategies, [1, 2], (), BOTH)

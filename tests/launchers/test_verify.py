@@ -22,6 +22,8 @@ BOTH = ("one-step", "trajectory")
         (("--workers", "5", "--recipe", "verify-resnet"), "data.global_batch"),
         (("--recipe", "no-such"), "--recipe no-such"),
         (("--set", "sead=1"), "sead"),
+        (("--switch", "steps=3"), "--switch steps=3: expected performance.key=value"),
+        (("--switch", "performance.xxl=true"), "performance.xxl"),
         (("--precision", "float32", "--mode", "trajectory"), "--precision float64"),
         (("--precision", "float16"), "float16"),
         (("--mode", "both-of-them"), "both-of-them"),

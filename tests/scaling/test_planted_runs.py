@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from scaling.analysis import analyse
+from tests.planting import planted
 
-ROOT = Path(__file__).parents[2]
 TINY = ("--set", "steps=40", "run.log_every=2", "model.depth=10", "model.width=8", "data.global_batch=8")
 DELAY_S = 0.06
 ATTEMPTS = 4
-PLANTS = {
+FAULTS = {
     "stragglers": f"""
 def plant(toolbox):
     whole = toolbox.loss_sum
@@ -22,7 +22,7 @@ def plant(toolbox):
             time.sleep({DELAY_S})
         return whole(*arguments)
     toolbox.loss_sum = late
-PLACE = "distributed.toolbox_torch"
+PLANTS = {{"distributed.toolbox_torch": plant}} if RANK else {{}}
 """,
     "data": f"""
 def plant(feed):
@@ -32,7 +32,7 @@ def plant(feed):
             time.sleep({DELAY_S})
             yield batches
     feed.training_feed = slow
-PLACE = "training.feed"
+PLANTS = {{"training.feed": plant}} if RANK else {{}}
 """,
     "exchange": f"""
 def plant(parallel):
@@ -45,35 +45,18 @@ def plant(parallel):
             super().__init__(*arguments, **options)
             self.register_comm_hook(None, late)
     parallel.DistributedDataParallel = Slow
-PLACE = "torch.nn.parallel"
+PLANTS = {{"torch.nn.parallel": plant}} if RANK else {{}}
 """,
 }
-"""Each is imported by every training process before anything else, and waits for the module PLACE to be imported."""
-AT_IMPORT = """
-import importlib.abc, importlib.machinery, os, sys, time
-class Finder(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path, target=None):
-        if name != PLACE or "RANK" not in os.environ:
-            return None
-        found = importlib.machinery.PathFinder.find_spec(name, path)
-        execute = found.loader.exec_module
-        def exec_module(module):
-            execute(module)
-            plant(module)
-        found.loader.exec_module = exec_module
-        return found
-sys.meta_path.insert(0, Finder())
-"""
+"""Planted in the training processes alone, which are numbered: the measuring command imports these modules too."""
 
 
 def study(folder: Path, plant: str) -> dict:
-    (folder / "planted").mkdir(parents=True)
-    (folder / "planted" / "sitecustomize.py").write_text(PLANTS[plant] + AT_IMPORT)
     options = ("--name", "s", "--recipes", "study-resnet", "--strategies", "torch-ddp", "--workers", "2")
     ended = subprocess.run(
         [sys.executable, "-m", "scaling.study", *options, "--repetitions", "1", *TINY],
         cwd=folder,
-        env={**os.environ, "PYTHONPATH": f"{folder / 'planted'}:{ROOT}", "CUDA_VISIBLE_DEVICES": ""},
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", **planted(folder, FAULTS[plant])},
         capture_output=True,
         text=True,
         timeout=240,
@@ -96,7 +79,7 @@ def decomposed(folder: Path, plant: str) -> dict:
     pytest.fail(f"{ATTEMPTS} studies without a steady run: {reasons}")
 
 
-@pytest.mark.parametrize("plant", PLANTS)
+@pytest.mark.parametrize("plant", FAULTS)
 @pytest.mark.timeout(600)
 def test_a_planted_fault_is_the_largest_loss_and_in_the_right_part(plant: str, tmp_path: Path) -> None:
     found = decomposed(tmp_path, plant)

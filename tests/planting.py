@@ -1,11 +1,10 @@
-"""A fault planted in the training itself: every Python process of a run executes it before anything else."""
+"""A fault planted in real training: every Python process of a run executes it before anything else."""
 
 from pathlib import Path
 
-from tests.faults.runs import ROOT
-
+ROOT = Path(__file__).parents[1]
 HEAD = """
-import importlib.abc, importlib.machinery, os, sys, time
+import importlib.abc, importlib.machinery, os, signal, sys, time
 RANK = next((os.environ[name] for name in ("RANK", "OMPI_COMM_WORLD_RANK", "HOROVOD_RANK") if name in os.environ), "")
 """
 AT_IMPORT = """
@@ -25,11 +24,11 @@ sys.meta_path.insert(0, Finder())
 
 
 def planted(folder: Path, source: str) -> dict[str, str]:
-    """The environment of a run with this fault.
+    """The variable that a run with this fault needs in its environment.
 
     source: Python that sets PLANTS, a function of the module for the name of each module to be changed. It may use
     RANK, which is empty in a process that no launcher has numbered.
     """
-    (folder / "planted").mkdir()
+    (folder / "planted").mkdir(parents=True)
     (folder / "planted" / "sitecustomize.py").write_text(HEAD + source + AT_IMPORT)
     return {"PYTHONPATH": f"{folder / 'planted'}:{ROOT}"}

@@ -1,0 +1,29 @@
+import pytest
+
+from benchmarks.contestant import Window
+from benchmarks.duel import Side
+from benchmarks.race_switches import HEADER, check, row
+from training.problems import UsageError
+
+
+def test_a_row_says_what_the_switch_gains_in_time_and_memory() -> None:
+    without = Side(windows=[[Window(0.2, 1.0)] * 3] * 2, peak_memory_bytes=[100.0, 100.0])
+    having = Side(windows=[[Window(0.15, 1.0)] * 3] * 2, peak_memory_bytes=[50.0, 50.0])
+    cells = row(("performance.compile=true", "performance.bucket_mib=1"), "torch-ddp x 2", without, having)
+    expected = "| `compile=true, bucket_mib=1` | torch-ddp x 2 | 200 ms | 150 ms | 0.750 | 0.750 to 0.750 | 0.50 | 2 |"
+    assert cells == expected
+    assert cells.count("|") == len(HEADER) + 1
+
+
+@pytest.mark.parametrize(
+    ("switch", "named"),
+    [
+        (("steps=3",), "expected performance.key=value"),
+        (("performance.xla=true", "seed=1"), "found 'seed=1'"),
+        (("performance.xla=false",), "performance.xla=false is what stdlib-gpt says already"),
+    ],
+)
+def test_a_switch_that_is_none_is_refused(switch: tuple[str, ...], named: str) -> None:
+    check("stdlib-gpt", (), [("performance.xla=true",)])
+    with pytest.raises(UsageError, match=named):
+        check("stdlib-gpt", (), [("performance.xla=true",), switch])
