@@ -15,6 +15,12 @@ from training.update_rule import updated
 
 CONTROL_FACTOR = 10
 """How many times the measured control a difference may be, at most, in any precision but float64."""
+UNIT_ROUNDOFF = {"bf16": 2.0**-8, "fp16": 2.0**-11}
+"""Of the types in which compressed gradients travel: half the distance of two numbers next to each other at 1."""
+FLOOR = {"bf16": 0.0, "fp16": 2.0**-25}
+"""Half the distance of two numbers next to zero (bf16's is 2**-134)."""
+LEAST_LARGEST = 2.0**-10
+"""What the largest gradient element of a run compared in fp16 has to be, at least; ours are above 0.3."""
 EXACT = ("learning_rate", "sample_digest")
 """What must be equal to the last bit, at every step."""
 
@@ -50,6 +56,28 @@ def bounds_for(recipe: Recipe) -> Bounds:
     divides_by_small_numbers = recipe.optimizer.name == "adamw"
     parameters = 1e-9 + (1e-3 * recipe.optimizer.learning_rate if divides_by_small_numbers else 0.0)
     return Bounds(1e-12, 1e-10, 1e-12, parameters, 1e-10, 1e-9, 1e-8, 1e-8, 1e-10)
+
+
+def with_compression(bounds: Bounds, compression: str, workers: int) -> Bounds:
+    """The bounds of a run whose gradients travel as "bf16" or "fp16", from those of a run that does not round them.
+
+    compression: what training.communication.wire_type says of the run; "none" leaves the bounds as they are. Derived
+    in docs/matching.md: n roundings on the way of an element, of numbers no larger than the largest gradient element
+    times n. Loss, update and statistics keep their bounds; the parameters, which follow from another gradient, and
+    trajectories have none.
+    """
+    if compression == "none":
+        return bounds
+    relative = workers * ((1 + UNIT_ROUNDOFF[compression]) ** workers - 1)
+    absolute = workers * FLOOR[compression] / LEAST_LARGEST
+    return replace(
+        bounds,
+        gradient=bounds.gradient + relative + absolute,
+        parameters=None,
+        trajectory_loss=None,
+        trajectory_norm=None,
+        trajectory_parameters=None,
+    )
 
 
 @dataclass
@@ -151,9 +179,11 @@ def compare_statistics(recipe: Recipe, other: Comparison, result: Comparison) ->
             worst.see(float(np.abs(array - expected).max()) / scale, f"step {step}, {name}")
 
 
-def compare_trajectory(recipe: Recipe, reference_dir: Path, run_dir: Path, result: Comparison) -> None:
+def compare_trajectory(
+    recipe: Recipe, reference_dir: Path, run_dir: Path, result: Comparison, bounds: Bounds | None = None
+) -> None:
     """Two runs that went freely: every step's loss and gradient norm, and the final parameters."""
-    bounds = bounds_for(recipe)
+    bounds = bounds or bounds_for(recipe)
     loss = result.worst.setdefault("trajectory loss", Worst(bounds.trajectory_loss))
     norm = result.worst.setdefault("trajectory norm", Worst(bounds.trajectory_norm))
     steps = 0

@@ -38,6 +38,11 @@ TUNED = [
 ALONE = ["--no-exchange"]
 PROFILED = ["--profile", "--set", "steps=18", "run.log_every=6"]
 BF16 = ["--set", "precision=bf16"]
+STATIC = ["--accumulation", "3", "--set", "performance.static_graph=true", "performance.bucket_mib=1"]
+SENT_AS = ["--set", "performance.bucket_mib=2", "--set"]
+SENT_AS_BF16, SENT_AS_FP16 = (
+    [*SENT_AS, f"performance.gradient_compression={kind}"] for kind in ("bf16", "fp16")
+)
 TIME_LIMIT_S = 240
 COMMANDS: dict[str, list[str]] = {
     "tf-mirrored": [*MIRRORED, *RESNET],
@@ -57,6 +62,12 @@ COMMANDS: dict[str, list[str]] = {
     "tf-single eager": [*TF, *GPT, "--eager"],
     "torch-ddp bf16": [*DDP, *GPT, *BF16],
     "tf-mirrored bf16": [*MIRRORED, *GPT, *BF16],
+    "torch-ddp static": [*DDP, *GPT, *STATIC],
+    "torch-ddp sent as bf16": [*DDP, *GPT, *SENT_AS_BF16],
+    "torch-ddp sent as fp16": [*DDP, *GPT, *SENT_AS_FP16],
+    "tf-mirrored sent as bf16": [*MIRRORED, *GPT, *SENT_AS_BF16],
+    "torch-horovod sent as fp16": [*TORCH_HVD, *GPT, *SENT_AS_FP16],
+    "tf-horovod sent as fp16": [*TF_HVD, *GPT, *SENT_AS_FP16],
     "tf-horovod over horovodrun": [*TF_HVD, *RESNET, *HOROVODRUN],
     "torch-horovod over horovodrun": [*TORCH_HVD, *RESNET, *HOROVODRUN],
     "torch-horovod tuned": [*TORCH_HVD, *RESNET, *TUNED, "--set", "performance.channels_last=true"],
