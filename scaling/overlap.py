@@ -16,7 +16,8 @@ BACKWARD_SHARE = 2 / 3
 """Of forward and backward together: the backward pass has two products for each one of the forward pass."""
 MIB = 2**20
 FIRST_BUCKET_BYTES = 1 * MIB
-"""DDP's first bucket is small, so that the first all-reduce starts early (kDefaultFirstBucketBytes)."""
+"""DDP's first bucket is small, so that the first all-reduce starts early, unless it is told a size
+(kDefaultFirstBucketBytes; torch.nn.parallel.distributed since 2.5)."""
 
 
 @dataclass(frozen=True)
@@ -31,14 +32,15 @@ class Gradient:
 class Packing:
     """How gradients are put together for an all-reduce.
 
-    `buckets`: fixed ones that close once they hold `cap_bytes`, the first at `FIRST_BUCKET_BYTES` (DDP). `fusion`: what
-    is ready when the stream is free, at most `cap_bytes`; a look every `cycle_s` comes half of that late on average
+    `buckets`: fixed ones that close once they hold `cap_bytes`, the first at `first_bytes` (DDP, TensorFlow). `fusion`:
+    what is ready when the stream is free, at most `cap_bytes`; a look every `cycle_s` comes half of that late on average
     (Horovod). `after`: all at once behind the backward pass.
     """
 
     kind: str
     cap_bytes: float = 25 * MIB
     cycle_s: float = 0.0
+    first_bytes: float = FIRST_BUCKET_BYTES
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,7 @@ def buckets(gradients: Sequence[Gradient], packing: Packing) -> Iterator[Gradien
             yield Gradient(sum(gradient.num_bytes for gradient in gradients), 1.0)
         return
     held = 0.0
-    cap = min(FIRST_BUCKET_BYTES, packing.cap_bytes)
+    cap = min(packing.first_bytes, packing.cap_bytes)
     for gradient in gradients:
         held += gradient.num_bytes
         if held >= cap:

@@ -13,7 +13,7 @@ import numpy as np
 
 from scaling.links import FittedLink, Link, Topology, fit_link
 from scaling.measured import Case
-from scaling.overlap import MIB, Gradient, Packing, gradients_in_order
+from scaling.overlap import FIRST_BUCKET_BYTES, MIB, Gradient, Packing, gradients_in_order
 from scaling.step_model import Step, Workload, bottleneck, predict_step
 from training.problems import UsageError
 
@@ -21,9 +21,11 @@ DRAWS = 200
 COVERAGE = 0.95
 DDP_BUCKET_MIB = 25
 """What DDP takes where the recipe leaves it the choice."""
-HOROVOD_FUSION_BYTES = 128 * MIB
+HOROVOD_FUSION_MIB = 128
 HOROVOD_CYCLE_S = 1e-3
 """Horovod's defaults, HOROVOD_FUSION_THRESHOLD and HOROVOD_CYCLE_TIME."""
+COMPRESSED_BYTES = 2
+"""Of a number in bf16 or fp16."""
 
 
 @dataclass(frozen=True)
@@ -89,20 +91,43 @@ class WhatIf:
 
 
 def packing_of(case: Case) -> Packing:
-    """How the case's strategy puts gradients together.
+    """How the case's strategy puts gradients together, in bytes that travel.
 
-    tf-mirrored combines them after the backward pass, and so does tf-horovod where XLA compiles that into one piece.
+    tf-mirrored combines them after the backward pass unless it is told a size, and so do both strategies of TensorFlow
+    where XLA or a loop over micro-batches makes one piece of the backward pass. DDP fills its buckets before it
+    compresses them, the others afterwards.
     """
+    told = case.recipe.performance.bucket_mib
     if case.strategy == "torch-ddp":
-        return Packing("buckets", (case.recipe.performance.bucket_mib or DDP_BUCKET_MIB) * MIB)
-    if case.strategy == "tf-mirrored" or (case.strategy == "tf-horovod" and case.recipe.performance.xla):
+        shrunk = MIB * travelling_bytes(case) / gradient_bytes(case)
+        if told:
+            return Packing("buckets", told * shrunk, first_bytes=told * shrunk)
+        return Packing("buckets", DDP_BUCKET_MIB * shrunk, first_bytes=FIRST_BUCKET_BYTES / MIB * shrunk)
+    in_one_piece = case.recipe.performance.xla or case.accumulation > 1
+    if case.strategy == "tf-mirrored":
+        if told and not in_one_piece:
+            return Packing("buckets", told * MIB, first_bytes=told * MIB)
         return Packing("after")
-    return Packing("fusion", HOROVOD_FUSION_BYTES, HOROVOD_CYCLE_S)
+    if case.strategy == "tf-horovod" and in_one_piece:
+        return Packing("after")
+    return Packing("fusion", (told or HOROVOD_FUSION_MIB) * MIB, HOROVOD_CYCLE_S)
+
+
+def gradient_bytes(case: Case) -> int:
+    """Of a number in a gradient. Under mixed precision they are float32, as the master weights are."""
+    return 8 if case.recipe.precision == "float64" else 4
+
+
+def travelling_bytes(case: Case) -> int:
+    """The same on its way."""
+    return (
+        gradient_bytes(case) if case.recipe.performance.gradient_compression == "none" else COMPRESSED_BYTES
+    )
 
 
 def gradients_of(case: Case) -> tuple[Gradient, ...]:
-    """The gradients of the case's model. Under mixed precision they are float32, as the master weights are."""
-    return gradients_in_order(case.recipe.model, 8 if case.recipe.precision == "float64" else 4)
+    """The gradients of the case's model, in bytes that travel."""
+    return gradients_in_order(case.recipe.model, travelling_bytes(case))
 
 
 def jitter_of(case: Case, compute_s: Sequence[float]) -> float:
@@ -219,9 +244,12 @@ def what_ifs(model: Model, workers: int) -> list[WhatIf]:
     changes: list[tuple[str, Model]] = [("as it is", model)]
     packing = model.work.packing
     if packing.kind != "after":
+        shrinks = model.case.strategy == "torch-ddp"  # after it has filled its buckets
+        ratio = gradient_bytes(model.case) / travelling_bytes(model.case) if shrinks else 1.0
         for factor in (0.25, 4.0):
-            changed = replace(packing, cap_bytes=packing.cap_bytes * factor)
-            size = f"{changed.cap_bytes / MIB:g} MiB"
+            cap_bytes = packing.cap_bytes * factor
+            changed = replace(packing, cap_bytes=cap_bytes, first_bytes=cap_bytes)
+            size = f"{cap_bytes * ratio / MIB:g} MiB"
             changes.append((f"{packing.kind} of {size}", _with_work(model, packing=changed)))
     level = _limiting_level(model, workers)
     for factor in (2.0, 10.0):

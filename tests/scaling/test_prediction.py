@@ -9,7 +9,7 @@ import pytest
 from scaling import prediction
 from scaling.links import Link
 from scaling.measured import Case, measured
-from scaling.overlap import MIB, Packing
+from scaling.overlap import MIB, Packing, buckets
 from scaling.prediction import (
     GivenLinks,
     build_model,
@@ -44,6 +44,13 @@ def noisy(folder: Path, seed: int, relative: float = 0.005) -> Case:
 
     steps = {str(n): around(step_s(LINK, n)) for n in (2, 3, 4)}
     return read(folder, compute_s=around(COMPUTE_S), steps=steps, jitter_s=0.0)
+
+
+def with_switches(case: Case, **switches: object) -> Case:
+    """The case of a recipe with other keys of [performance]."""
+    return replace(
+        case, recipe=replace(case.recipe, performance=replace(case.recipe.performance, **switches))
+    )
 
 
 def test_steps_without_noise_give_the_link_back_and_predict_exactly(tmp_path: Path) -> None:
@@ -133,11 +140,44 @@ def test_each_strategy_packs_as_its_script_does(tmp_path: Path) -> None:
     assert packing_of(replace(ddp, strategy="torch-horovod")) == Packing("fusion", 128 * MIB, 1e-3)
     assert packing_of(replace(ddp, strategy="tf-horovod")) == Packing("fusion", 128 * MIB, 1e-3)
     assert packing_of(replace(ddp, strategy="tf-mirrored")).kind == "after"
-    compiled = replace(ddp.recipe, performance=replace(ddp.recipe.performance, xla=True, bucket_mib=5))
-    assert packing_of(replace(ddp, strategy="tf-horovod", recipe=compiled)).kind == "after"
-    assert packing_of(replace(ddp, recipe=compiled)).cap_bytes == 5 * MIB
+    assert packing_of(replace(ddp, strategy="tf-horovod", accumulation=2)).kind == "after"
+    told = with_switches(ddp, bucket_mib=5)
+    assert packing_of(told) == Packing("buckets", 5 * MIB, first_bytes=5 * MIB)
+    assert packing_of(replace(told, strategy="tf-mirrored")) == packing_of(told)
+    assert packing_of(replace(told, strategy="tf-mirrored", accumulation=2)).kind == "after"
+    for strategy in ("torch-horovod", "tf-horovod"):
+        assert packing_of(replace(told, strategy=strategy)) == Packing("fusion", 5 * MIB, 1e-3)
+    compiled = with_switches(ddp, xla=True, bucket_mib=5)
+    for strategy in ("tf-mirrored", "tf-horovod"):
+        assert packing_of(replace(compiled, strategy=strategy)).kind == "after"
+    assert packing_of(compiled) == packing_of(told)
     doubled = replace(ddp, recipe=replace(ddp.recipe, precision="float64"))
     assert sum(g.num_bytes for g in gradients_of(doubled)) == 2 * sum(g.num_bytes for g in gradients_of(ddp))
+
+
+def test_compressed_gradients_are_half_as_many_bytes_in_the_same_buckets(tmp_path: Path) -> None:
+    ddp = read(tmp_path)
+    whole, half = gradients_of(ddp), gradients_of(with_switches(ddp, gradient_compression="bf16"))
+    assert [g.num_bytes for g in half] == [g.num_bytes / 2 for g in whole]
+    for switches in ({}, {"bucket_mib": 1}):
+        packs, halves = (
+            list(buckets(gradients, packing_of(with_switches(ddp, gradient_compression=kind, **switches))))
+            for kind, gradients in (("none", whole), ("fp16", half))
+        )
+        assert len(packs) == 2
+        assert [p.num_bytes for p in halves] == [p.num_bytes / 2 for p in packs]  # filled before they shrink
+    mirrored = replace(with_switches(ddp, gradient_compression="bf16", bucket_mib=1), strategy="tf-mirrored")
+    assert packing_of(mirrored).cap_bytes == 1 * MIB  # filled with what has shrunk
+    given = GivenLinks(in_node=Link(0.0, 1e8))
+    costs = [
+        build_model(with_switches(replace(ddp, steps_s={}), gradient_compression=kind), given).step(4)
+        for kind in ("none", "bf16")
+    ]
+    assert costs[1].communication_s == pytest.approx(costs[0].communication_s / 2)
+    changes = [
+        c.change for c in what_ifs(build_model(with_switches(ddp, gradient_compression="bf16"), given), 4)
+    ]
+    assert "buckets of 6.25 MiB" in changes
 
 
 def test_jitter_makes_many_workers_wait(tmp_path: Path) -> None:
