@@ -33,8 +33,8 @@ class Packing:
     """How gradients are put together for an all-reduce.
 
     `buckets`: fixed ones that close once they hold `cap_bytes`, the first at `first_bytes` (DDP, TensorFlow). `fusion`:
-    what is ready when the stream is free, at most `cap_bytes`; a look every `cycle_s` comes half of that late on average
-    (Horovod). `after`: all at once behind the backward pass.
+    what is ready when the stream is free, at most `cap_bytes`; a look every `cycle_s` comes half of that late on
+    average (Horovod). `after`: all at once behind the backward pass.
     """
 
     kind: str
