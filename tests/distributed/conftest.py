@@ -65,6 +65,7 @@ COMMANDS: dict[str, list[str]] = {
     "torch-ddp static": [*DDP, *GPT, *STATIC],
     "torch-ddp sent as bf16": [*DDP, *GPT, *SENT_AS_BF16],
     "torch-ddp sent as fp16": [*DDP, *GPT, *SENT_AS_FP16],
+    "torch-ddp sent as fp16 in fp16": [*DDP, *GPT, *SENT_AS_FP16, "precision=fp16"],
     "tf-mirrored sent as bf16": [*MIRRORED, *GPT, *SENT_AS_BF16],
     "torch-horovod sent as fp16": [*TORCH_HVD, *GPT, *SENT_AS_FP16],
     "tf-horovod sent as fp16": [*TF_HVD, *GPT, *SENT_AS_FP16],

@@ -74,6 +74,15 @@ def test_compressed_gradients_are_rounded_alike_and_no_more_than_verify_allows(s
     assert norm == pytest.approx(column(ddp, "grad_norm")[0], rel=1e-9)  # whoever sends and adds them
 
 
+@pytest.mark.runs("torch-ddp sent as fp16 in fp16", "torch-ddp sent as fp16")
+def test_what_travels_under_a_loss_scale_comes_back_without_it(done) -> None:
+    half, exact = done
+    assert half.code == 0, half.errors
+    assert column(half, "loss_scale") == [2.0**16] * 6
+    assert column(half, "loss") == pytest.approx(column(exact, "loss"), rel=1e-3)
+    assert column(half, "grad_norm") == pytest.approx(column(exact, "grad_norm"), rel=1e-2)
+
+
 @pytest.mark.horovod
 @pytest.mark.parametrize("strategy", ["torch-horovod", "tf-horovod"])
 def test_what_horovod_does_not_send_is_refused_before_anything_starts(strategy: str, tmp_path: Path) -> None:
