@@ -166,6 +166,8 @@ def test_compressed_gradients_are_half_as_many_bytes_in_the_same_buckets(tmp_pat
         )
         assert len(packs) == 2
         assert [p.num_bytes for p in halves] == [p.num_bytes / 2 for p in packs]  # filled before they shrink
+    told = packing_of(with_switches(ddp, gradient_compression="fp16", bucket_mib=5))
+    assert told == Packing("buckets", 2.5 * MIB, first_bytes=2.5 * MIB)
     mirrored = replace(with_switches(ddp, gradient_compression="bf16", bucket_mib=1), strategy="tf-mirrored")
     assert packing_of(mirrored).cap_bytes == 1 * MIB  # filled with what has shrunk
     given = GivenLinks(in_node=Link(0.0, 1e8))
