@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from launchers.commands import choose_launcher, startable, training_command
-from launchers.comparison import Bounds, Comparison, bounds_for, widened
+from launchers.comparison import Bounds, Comparison, bounds_for, widened, with_compression
 from launchers.environment import training_environment
 from launchers.nodes import ONE_NODE, Nodes
 from launchers.prefixes import free_port
 from models.specs import buffer_table
 from recipes.recipe import Recipe, load_recipe
+from training.communication import wire_type
 from training.options import Options
 from training.problems import UsageError
 from training.process import LAUNCHED_BY
@@ -95,6 +96,11 @@ class Plan:
         """What differences are held to."""
         bounds = bounds_for(self.recipe)
         return bounds if self.rounding is None else widened(bounds, self.rounding)
+
+    def bounds_of(self, job: Job) -> Bounds:
+        """What a job's differences are held to: wider where its gradients are rounded on their way."""
+        performance = (self.recipe if job.plain else self.switched).performance
+        return with_compression(self.bounds, wire_type(performance, job.workers), job.workers)
 
     @property
     def is_calm(self) -> bool:

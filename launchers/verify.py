@@ -178,9 +178,9 @@ def _start_and_compare(plan: Plan, job: Job, folder: Path, options: VerifyOption
         expected["recipe_id"] = plan.switched.recipe_id
         comparison.compare_fingerprints(expected, found, job.result)
     if "one-step" in options.modes:
-        comparison.compare_one_step(plan.recipe, reference, ours, job.result, plan.bounds)
+        comparison.compare_one_step(plan.recipe, reference, ours, job.result, plan.bounds_of(job))
     if "trajectory" in options.modes:
-        comparison.compare_trajectory(plan.recipe, reference, ours, job.result)
+        comparison.compare_trajectory(plan.recipe, reference, ours, job.result, plan.bounds_of(job))
     if options.work_dir is None and job is not plan.reference:
         shutil.rmtree(ours)  # a large model's replay is large
     verdict = "alike" if job.result.passes else f"DIFFERS ({job.result.failures()[0]})"

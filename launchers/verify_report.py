@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from launchers.commands import choose_launcher
+from launchers.comparison import Bounds
 from launchers.plan import Job, Plan
 
 if TYPE_CHECKING:
@@ -32,9 +33,9 @@ def print_report(plans: list[Plan], modes: tuple[str, ...], seconds: float) -> N
         for column in columns:
             table.add_column(column, justify="right")
         table.add_column("")
-        table.add_row(
-            "bound", "", *(_bound(plan, column) for column in columns), "", style="dim", end_section=True
-        )
+        for (label, workers), bounds in _bounds(plan).items():
+            table.add_row(label, workers, *(_bound(bounds, column) for column in columns), "", style="dim")
+        table.add_section()
         for job in plan.jobs:
             cells = [_cell(job, column) for column in columns]
             table.add_row(
@@ -105,8 +106,18 @@ def _run(job: Job) -> dict:
     }
 
 
-def _bound(plan: Plan, column: str) -> str:
-    value = getattr(plan.bounds, column.replace(" ", "_"))
+def _bounds(plan: Plan) -> dict[tuple[str, str], Bounds]:
+    """What is allowed, by label and number of workers; where gradients are compressed, it depends on the number."""
+    wider = {
+        ("compressed", str(job.workers)): plan.bounds_of(job)
+        for job in plan.jobs
+        if plan.bounds_of(job) != plan.bounds
+    }
+    return {("bound", ""): plan.bounds, **wider}
+
+
+def _bound(bounds: Bounds, column: str) -> str:
+    value = getattr(bounds, column.replace(" ", "_"))
     return "-" if value is None else f"{value:.0e}"
 
 

@@ -79,6 +79,16 @@ def test_switches_are_on_in_every_run_but_the_reference_and_its_controls(tmp_pat
     assert plan.switched.performance.xla and not plan.recipe.performance.xla
 
 
+def test_only_runs_that_compress_their_gradients_have_a_wider_bound_for_them() -> None:
+    recipe, switch = load_recipe("verify-gpt"), ("performance.gradient_compression=bf16",)
+    plan = make_plan("verify-gpt", recipe, ["torch-single", "torch-ddp"], [1, 2], (), BOTH, switches=switch)
+    wider = {
+        job.name: plan.bounds_of(job).gradient for job in plan.jobs if plan.bounds_of(job) != plan.bounds
+    }
+    assert wider == {"torch-ddp-2": pytest.approx(2 * ((1 + 2**-8) ** 2 - 1), rel=1e-6)}
+    assert plan.bounds_of(plan.reference) == plan.bounds
+
+
 def test_statistics_are_compared_at_equal_workers_and_accumulation() -> None:
     strategies = ["torch-single", "torch-ddp", "tf-mirrored"]
     plan = make_plan("verify-resnet", load_recipe("verify-resnet"), strategies, [1, 2], (), BOTH)
