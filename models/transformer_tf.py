@@ -5,6 +5,7 @@ al. 2019).
 """
 
 import os
+from functools import partial
 
 os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever the user's keras.json says
 
@@ -20,6 +21,7 @@ from models.layers_tf import (
     gelu,
     parameter_dtype,
 )
+from models.recomputing_tf import recomputed
 from models.specs import GptSpec
 
 LAYER_NORM_EPS = 1e-5
@@ -80,24 +82,29 @@ class Block(keras.layers.Layer):
 
 
 class GPT(keras.Model):
-    """The language model: logits[:, t] predict the token after tokens[:, t]."""
+    """The language model: logits[:, t] predict the token after tokens[:, t].
 
-    def __init__(self, spec: GptSpec, dtype: str) -> None:
+    With `activation_checkpointing` its blocks are computed again in the backward pass.
+    """
+
+    def __init__(self, spec: GptSpec, dtype: str, activation_checkpointing: bool = False) -> None:
         super().__init__(dtype=parameter_dtype(dtype))
         self.spec = spec
+        self.activation_checkpointing = activation_checkpointing
         self.wte = Embedding(spec.vocabulary, spec.width, dtype=dtype)
         self.wpe = Embedding(spec.context, spec.width, dtype=dtype)
         self.h = [Block(spec, dtype=dtype) for _ in range(spec.num_layers)]
         self.ln_f = LayerNormalization(spec.width, epsilon=LAYER_NORM_EPS, dtype=dtype)
         self.built = True
 
-    def call(self, tokens: tf.Tensor) -> tf.Tensor:
+    def call(self, tokens: tf.Tensor, training: bool = False) -> tf.Tensor:
         """tokens: whole numbers [n, T], T at most spec.context. Returns logits [n, T, vocabulary]."""
         length = tokens.shape[1]
         positions = self.wpe.embeddings[:length]
         x = self.wte(tokens) + positions
         bias = causal_bias(length, x.dtype)  # once for all layers
         for block in self.h:
-            x = block(x, bias)
+            call = partial(block, bias=bias)
+            x = recomputed(call, x) if self.activation_checkpointing and training else call(x)
         logits = self.wte.project(tf.reshape(self.ln_f(x), [-1, self.spec.width]))
         return tf.reshape(logits, [-1, length, self.spec.vocabulary])
