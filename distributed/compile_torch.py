@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -45,6 +46,8 @@ def compile_in_place(model: nn.Module) -> None:
     DDP's buckets, and each is exchanged while the rest runs; elsewhere it is one piece, and all gradients are there
     at its end. The sizes of the first call are compiled in; others would be compiled anew.
     """
+    # Of the compiler, which looks for a gradient at the logits that the loss is given.
+    warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")
     model.compile(dynamic=False)
     model.loss = torch.compile(cross_entropy_sum, dynamic=False)
 
