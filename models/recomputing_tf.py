@@ -5,14 +5,18 @@ Between the passes only a block's input is kept (Chen et al. 2016, "Training Dee
 
 from collections.abc import Callable
 from contextvars import ContextVar
+from typing import Any
 
 import tensorflow as tf
 
 _is_again: ContextVar[bool] = ContextVar("is_again", default=False)
 
 
-def recomputed(block: Callable[[tf.Tensor], tf.Tensor], x: tf.Tensor) -> tf.Tensor:
-    """block(x), whose activations the backward pass computes once more; statistics are updated by the first pass."""
+def recomputed(block: Callable[..., tf.Tensor], x: tf.Tensor, **constants: Any) -> tf.Tensor:
+    """block(x), whose activations the backward pass computes once more; statistics are updated by the first pass.
+
+    constants: what else the block takes; no gradient flows to them.
+    """
     passes = 0
 
     def one_pass(x: tf.Tensor) -> tf.Tensor:
@@ -20,7 +24,7 @@ def recomputed(block: Callable[[tf.Tensor], tf.Tensor], x: tf.Tensor) -> tf.Tens
         passes += 1
         token = _is_again.set(passes > 1)
         try:
-            return block(x)
+            return block(x, **constants)
         finally:
             _is_again.reset(token)
 

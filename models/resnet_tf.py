@@ -4,7 +4,6 @@ He et al. 2015, the stride of a bottleneck on its 3x3 convolution (v1.5). Attrib
 """
 
 import os
-from functools import partial
 
 os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever the user's keras.json says
 
@@ -92,8 +91,7 @@ class ResNet(keras.Model):
         recomputes = self.activation_checkpointing and training
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
             for block in layer.layers:
-                call = partial(block, training=training)
-                x = recomputed(call, x) if recomputes else call(x)
+                x = recomputed(block, x, training=True) if recomputes else block(x, training=training)
         return self.fc(tf.reduce_mean(widened(x), axis=[1, 2]))
 
 

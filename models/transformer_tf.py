@@ -5,7 +5,6 @@ al. 2019).
 """
 
 import os
-from functools import partial
 
 os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever the user's keras.json says
 
@@ -97,14 +96,13 @@ class GPT(keras.Model):
         self.ln_f = LayerNormalization(spec.width, epsilon=LAYER_NORM_EPS, dtype=dtype)
         self.built = True
 
-    def call(self, tokens: tf.Tensor, training: bool = False) -> tf.Tensor:
+    def call(self, tokens: tf.Tensor) -> tf.Tensor:
         """tokens: whole numbers [n, T], T at most spec.context. Returns logits [n, T, vocabulary]."""
         length = tokens.shape[1]
         positions = self.wpe.embeddings[:length]
         x = self.wte(tokens) + positions
         bias = causal_bias(length, x.dtype)  # once for all layers
         for block in self.h:
-            call = partial(block, bias=bias)
-            x = recomputed(call, x) if self.activation_checkpointing and training else call(x)
+            x = recomputed(block, x, bias=bias) if self.activation_checkpointing else block(x, bias)
         logits = self.wte.project(tf.reshape(self.ln_f(x), [-1, self.spec.width]))
         return tf.reshape(logits, [-1, length, self.spec.vocabulary])
