@@ -1,4 +1,4 @@
-"""PyTorch's fused optimizer kernels under our clipping formula. Its twin is optimizer_tf.py."""
+"""PyTorch's fused or foreach optimizer kernels under our clipping formula. Its twin is optimizer_tf.py."""
 
 from collections.abc import Mapping
 
@@ -33,8 +33,11 @@ class Optimizer:
         vectors = [name for name, p in self.parameters.items() if p.ndim < 2]
         self.groups = ((matrices, self.config.weight_decay), (vectors, 0.0))
         device = next(iter(self.parameters.values())).device
+        self.is_fused = run.recipe.performance.fused_optimizer
         self.moments: dict[str, dict[str, Tensor]] = {name: {} for name in MOMENTS[self.config.name]}
-        self.steps = {name: torch.zeros((), device=device) for name in self.parameters}
+        # The fused kernels count on the device; foreach reads the counts on the host, and would wait for them.
+        place = device if self.is_fused else "cpu"
+        self.steps = {name: torch.zeros((), device=place) for name in self.parameters}
         self.records = run.records_gradients
         self.recorded: dict[str, Tensor] | None = None
         seed = run.options.perturb_gradients
@@ -54,7 +57,8 @@ class Optimizer:
     def apply(self, learning_rate: float) -> Tensor:
         """Update from the combined gradients in `.grad`; returns their norm before clipping, on the device.
 
-        Where the norm is not finite nothing is changed; no one waits for the device to find that out.
+        Where the norm is not finite nothing is changed. With fused kernels no one waits for the device to find that
+        out; foreach's cannot be told to skip, so the host decides, and waits for the norm.
         """
         gradients = {name: p.grad for name, p in self.parameters.items() if p.grad is not None}
         if self.scaler is not None:
@@ -66,10 +70,11 @@ class Optimizer:
         norm = get_total_norm(list(gradients.values()))
         if self.config.clip_norm > 0:  # the formula of update_rule.clip_factor
             clip_grads_with_norm_(self.parameters.values(), self.config.clip_norm, norm)
-        not_finite = (~torch.isfinite(norm)).float()  # the kernels skip the update where this is 1
+        not_finite = (~torch.isfinite(norm)).float()  # the fused kernels skip the update where this is 1
         update = self._sgd if self.config.name == "sgd" else self._adamw
-        for names, weight_decay in self.groups:
-            update(names, weight_decay, learning_rate, not_finite)
+        if self.is_fused or not not_finite:
+            for names, weight_decay in self.groups:
+                update(names, weight_decay, learning_rate, not_finite)
         if self.scaler is not None:
             self.scaler.update(not_finite > 0)
         return norm
@@ -79,9 +84,9 @@ class Optimizer:
             [self.parameters[name] for name in names],
             [self.parameters[name].grad for name in names],
             [self.moments["momentum"][name] for name in names],
-            fused=True,
-            foreach=False,
-            found_inf=not_finite,
+            fused=self.is_fused,
+            foreach=not self.is_fused,
+            found_inf=not_finite if self.is_fused else None,
             weight_decay=weight_decay,
             momentum=self.config.momentum,
             lr=learning_rate,
@@ -98,9 +103,9 @@ class Optimizer:
             [self.moments["exp_avg_sq"][name] for name in names],
             [],
             [self.steps[name] for name in names],
-            fused=True,
-            foreach=False,
-            found_inf=not_finite,
+            fused=self.is_fused,
+            foreach=not self.is_fused,
+            found_inf=not_finite if self.is_fused else None,
             amsgrad=False,
             beta1=self.config.betas[0],
             beta2=self.config.betas[1],

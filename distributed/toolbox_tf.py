@@ -14,7 +14,7 @@ from distributed.optimizer_tf import Optimizer, read_canonical, write_canonical
 from models.layout_tf import named_buffers, named_variables
 from models.losses_tf import correct_count, cross_entropy_sum
 from models.resnet_tf import ResNet
-from models.specs import ResNetSpec
+from models.specs import GptSpec, ResNetSpec
 from models.transformer_tf import GPT
 from recipes.recipe import HALF_TYPES
 from training.feed import PIXEL_MEAN, PIXEL_STD, Batches
@@ -55,7 +55,7 @@ def choose_devices(run: Run) -> list[str]:
 
 
 def settings(run: Run) -> dict:
-    """What of TensorFlow's state changes speed or rounding, for run.json."""
+    """What of TensorFlow's state and of the recipe's switches, as they are in effect, changes speed or rounding."""
     gpus = tf.config.list_physical_devices("GPU")
     details = tf.config.experimental.get_device_details(gpus[0]) if gpus else {}
     return {
@@ -68,16 +68,21 @@ def settings(run: Run) -> dict:
         "tf32": tf.config.experimental.tensor_float_32_execution_enabled(),
         "policy": _policy(run) if run.recipe.precision in HALF_TYPES else None,
         "onednn": os.environ.get("TF_ENABLE_ONEDNN_OPTS", "default"),
-        "xla": run.recipe.performance.xla,
+        "xla": run.recipe.performance.xla and not run.options.eager,
         "compiled": not run.options.eager,
+        "fused_optimizer": True,  # its kernels always are
+        "attention": "formula" if isinstance(run.recipe.model, GptSpec) else None,
+        "activation_checkpointing": run.recipe.performance.activation_checkpointing,
         "cuda": tf.sysconfig.get_build_info().get("cuda_version"),
     }
 
 
 def build_model(run: Run) -> keras.Model:
     """The recipe's model, its weights still unset: `restore` sets them."""
-    spec = run.recipe.model
-    return ResNet(spec, _policy(run)) if isinstance(spec, ResNetSpec) else GPT(spec, _policy(run))
+    spec, again = run.recipe.model, run.recipe.performance.activation_checkpointing
+    if isinstance(spec, ResNetSpec):
+        return ResNet(spec, _policy(run), again)
+    return GPT(spec, _policy(run), again)
 
 
 def _policy(run: Run) -> str:

@@ -11,12 +11,13 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.overrides import TorchFunctionMode
 
+from distributed import compile_torch
 from distributed.devices import warn_of_devices
 from distributed.optimizer_torch import Optimizer, host_copies
 from models.layout_torch import named_buffers, named_parameters
 from models.losses_torch import correct_count, cross_entropy_sum
 from models.resnet_torch import ResNet
-from models.specs import ResNetSpec
+from models.specs import GptSpec, ResNetSpec
 from models.transformer_torch import GPT
 from recipes.recipe import HALF_TYPES
 from training.feed import PIXEL_MEAN, PIXEL_STD, Batches
@@ -46,7 +47,10 @@ class Placed:
 
 
 def choose_device(run: Run) -> torch.device:
-    """The GPU of this process's local rank or, without GPUs, one thread of the CPU."""
+    """The GPU of this process's local rank or, without GPUs, one thread of the CPU.
+
+    Raises UsageError where the recipe wants the model compiled and this machine cannot.
+    """
     has_gpu = torch.cuda.is_available()
     warn_of_devices(run.world, has_gpu)
     allows_tf32 = run.recipe.precision == "tf32"
@@ -57,13 +61,18 @@ def choose_device(run: Run) -> torch.device:
     if has_gpu:
         device = torch.device("cuda", run.world.gpu_index)
         torch.cuda.set_device(device)
-        return device
-    torch.set_num_threads(1)
-    return torch.device("cpu")
+    else:
+        device = torch.device("cpu")
+        torch.set_num_threads(1)
+    if _compiles(run):
+        compile_torch.check_compiler(device)
+    return device
 
 
 def settings(run: Run, device: torch.device) -> dict:
-    """What of PyTorch's state changes speed or rounding, for run.json."""
+    """What of PyTorch's state and of the recipe's switches, as they are in effect, changes speed or rounding."""
+    performance = run.recipe.performance
+    flash_or_formula = "flash" if performance.flash_attention else "formula"
     return {
         "framework": "torch",
         "device": device.type,
@@ -75,9 +84,16 @@ def settings(run: Run, device: torch.device) -> dict:
         "autocast": HALF_TYPES.get(run.recipe.precision),
         "cudnn_benchmark": torch.backends.cudnn.benchmark,
         "deterministic": torch.are_deterministic_algorithms_enabled(),
-        "compiled": False,
+        "compiled": _compiles(run),
+        "fused_optimizer": performance.fused_optimizer,
+        "attention": flash_or_formula if isinstance(run.recipe.model, GptSpec) else None,
+        "activation_checkpointing": performance.activation_checkpointing,
         "cuda": torch.version.cuda,
     }
+
+
+def _compiles(run: Run) -> bool:
+    return run.recipe.performance.compile and not run.options.eager
 
 
 class SkipInitialValues(TorchFunctionMode):
@@ -95,14 +111,20 @@ def build_model(run: Run, device: torch.device) -> nn.Module:
 
     In half precision its forward pass runs under autocast, the losses outside: docs/matching.md has the operations.
     """
-    spec = run.recipe.model
+    spec, performance = run.recipe.model, run.recipe.performance
     dtype = torch.float64 if run.recipe.precision == "float64" else torch.float32
     with SkipInitialValues():
-        model = (ResNet(spec) if isinstance(spec, ResNetSpec) else GPT(spec)).to(device, dtype)
-    if run.recipe.performance.channels_last and isinstance(spec, ResNetSpec):
+        again = performance.activation_checkpointing
+        if isinstance(spec, ResNetSpec):
+            model = ResNet(spec, again).to(device, dtype)
+        else:
+            model = GPT(spec, again, flash_attention=performance.flash_attention).to(device, dtype)
+    if performance.channels_last and isinstance(spec, ResNetSpec):
         model = model.to(memory_format=torch.channels_last)
     if half := HALF_TYPES.get(run.recipe.precision):
         model.forward = torch.autocast(device.type, getattr(torch, half))(model.forward)
+    if _compiles(run):
+        compile_torch.compile_in_place(model)
     return model
 
 
@@ -144,7 +166,7 @@ def _pixel_statistics(dtype: torch.dtype, device: torch.device) -> tuple[Tensor,
 
 def loss_sum(model: nn.Module, inputs: Tensor, targets: Tensor, label_smoothing: float) -> Tensor:
     """Forward pass and the sum of the losses over a micro-batch."""
-    return cross_entropy_sum(model(prepare(model, inputs)), targets, label_smoothing)
+    return compile_torch.loss_of(model)(model(prepare(model, inputs)), targets, label_smoothing)
 
 
 @torch.inference_mode()
@@ -154,7 +176,7 @@ def evaluation_sums(model: nn.Module, feed: Iterator[Batches], device: torch.dev
     model.eval()
     for (batch,) in feed:
         inputs, targets = (torch.from_numpy(batch[key]).to(device) for key in ("inputs", "targets"))
-        logits = model(prepare(model, inputs))
+        logits = model.forward(prepare(model, inputs))  # not compiled: its batches have another size
         sums[0] += cross_entropy_sum(logits, targets, label_smoothing=0.0)
         sums[1] += correct_count(logits, targets)
         sums[2] += (targets >= 0).sum()

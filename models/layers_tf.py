@@ -13,6 +13,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from models.recomputing_tf import updates_statistics
+
 
 class Conv2D(keras.layers.Conv2D):
     """Convolution without bias, [n, H, W, in] -> [n, H / strides, W / strides, out].
@@ -86,7 +88,7 @@ class BatchNormalization(keras.layers.Layer):
             exponential_avg_factor=self.momentum,
             is_training=training,
         )
-        if training:
+        if training and updates_statistics():
             self.moving_mean.value.assign(mean)
             self.moving_variance.value.assign(variance)
         return outputs
@@ -96,9 +98,10 @@ class BatchNormalization(keras.layers.Layer):
         if not training:
             return self._scale_and_shift(inputs, self.moving_mean.value, self.moving_variance.value)
         mean, variance = tf.nn.moments(inputs, axes=[0, 1, 2])
-        count = tf.cast(tf.size(inputs) // tf.size(mean), inputs.dtype)
-        self._update(self.moving_mean.value, mean)
-        self._update(self.moving_variance.value, variance * count / (count - 1))
+        if updates_statistics():
+            count = tf.cast(tf.size(inputs) // tf.size(mean), inputs.dtype)
+            self._update(self.moving_mean.value, mean)
+            self._update(self.moving_variance.value, variance * count / (count - 1))
         return self._scale_and_shift(inputs, mean, variance)
 
     def _scale_and_shift(self, inputs: tf.Tensor, mean: tf.Tensor, variance: tf.Tensor) -> tf.Tensor:

@@ -11,6 +11,7 @@ import keras
 import tensorflow as tf
 
 from models.layers_tf import BatchNormalization, Conv2D, Dense, Sequential, max_pool, widened
+from models.recomputing_tf import recomputed
 from models.specs import BOTTLENECK_EXPANSION, ResNetSpec
 
 BATCH_NORM_EPS = 1e-5
@@ -63,11 +64,12 @@ class Bottleneck(keras.layers.Layer):
 
 
 class ResNet(keras.Model):
-    """The image classifier."""
+    """The image classifier. With `activation_checkpointing` its blocks are computed again in the backward pass."""
 
-    def __init__(self, spec: ResNetSpec, dtype: str) -> None:
+    def __init__(self, spec: ResNetSpec, dtype: str, activation_checkpointing: bool = False) -> None:
         super().__init__(dtype=dtype)
         self.spec = spec
+        self.activation_checkpointing = activation_checkpointing
         width, blocks = spec.width, spec.stage_blocks
         block = Bottleneck if spec.is_bottleneck else BasicBlock
         self.conv1 = convolution(3, width, 7, stride=2, dtype=dtype)
@@ -86,8 +88,10 @@ class ResNet(keras.Model):
         """
         x = tf.nn.relu(self.bn1(self.conv1(images), training=training))
         x = max_pool(x, pool_size=3, strides=2)
+        recomputes = self.activation_checkpointing and training
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
-            x = layer(x, training=training)
+            for block in layer.layers:
+                x = recomputed(block, x, training=True) if recomputes else block(x, training=training)
         return self.fc(tf.reduce_mean(widened(x), axis=[1, 2]))
 
 

@@ -6,6 +6,7 @@ He et al. 2015, the stride of a bottleneck on its 3x3 convolution (v1.5). Attrib
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.recomputing_torch import recomputed
 from models.specs import BOTTLENECK_EXPANSION, ResNetSpec
 
 BATCH_NORM_EPS = 1e-5
@@ -58,11 +59,12 @@ class Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """The image classifier."""
+    """The image classifier. With `activation_checkpointing` its blocks are computed again in the backward pass."""
 
-    def __init__(self, spec: ResNetSpec) -> None:
+    def __init__(self, spec: ResNetSpec, activation_checkpointing: bool = False) -> None:
         super().__init__()
         self.spec = spec
+        self.activation_checkpointing = activation_checkpointing
         width, blocks = spec.width, spec.stage_blocks
         block = Bottleneck if spec.is_bottleneck else BasicBlock
         self.conv1 = convolution(3, width, 7, stride=2)
@@ -77,7 +79,10 @@ class ResNet(nn.Module):
         """images: normalised [n, 3, image_size, image_size]. Returns logits [n, num_classes]."""
         x = F.relu(self.bn1(self.conv1(images)), inplace=True)
         x = F.max_pool2d(x, kernel_size=3, stride=2, padding=1)  # pads with -inf
-        x = self.layer4(self.layer3(self.layer2(self.layer1(x))))
+        recomputes = self.activation_checkpointing and self.training
+        for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
+            for block in layer:
+                x = recomputed(block, x) if recomputes else block(x)
         return self.fc(x.mean(dim=(2, 3)))
 
 

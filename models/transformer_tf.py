@@ -20,6 +20,7 @@ from models.layers_tf import (
     gelu,
     parameter_dtype,
 )
+from models.recomputing_tf import recomputed
 from models.specs import GptSpec
 
 LAYER_NORM_EPS = 1e-5
@@ -80,11 +81,15 @@ class Block(keras.layers.Layer):
 
 
 class GPT(keras.Model):
-    """The language model: logits[:, t] predict the token after tokens[:, t]."""
+    """The language model: logits[:, t] predict the token after tokens[:, t].
 
-    def __init__(self, spec: GptSpec, dtype: str) -> None:
+    With `activation_checkpointing` its blocks are computed again in the backward pass.
+    """
+
+    def __init__(self, spec: GptSpec, dtype: str, activation_checkpointing: bool = False) -> None:
         super().__init__(dtype=parameter_dtype(dtype))
         self.spec = spec
+        self.activation_checkpointing = activation_checkpointing
         self.wte = Embedding(spec.vocabulary, spec.width, dtype=dtype)
         self.wpe = Embedding(spec.context, spec.width, dtype=dtype)
         self.h = [Block(spec, dtype=dtype) for _ in range(spec.num_layers)]
@@ -98,6 +103,6 @@ class GPT(keras.Model):
         x = self.wte(tokens) + positions
         bias = causal_bias(length, x.dtype)  # once for all layers
         for block in self.h:
-            x = block(x, bias)
+            x = recomputed(block, x, bias=bias) if self.activation_checkpointing else block(x, bias)
         logits = self.wte.project(tf.reshape(self.ln_f(x), [-1, self.spec.width]))
         return tf.reshape(logits, [-1, length, self.spec.vocabulary])

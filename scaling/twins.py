@@ -10,7 +10,8 @@ ROOT = Path(__file__).resolve().parent.parent
 TWINS: dict[str, tuple[str | None, str | None]] = {
     "ResNet": ("models/resnet_torch.py", "models/resnet_tf.py"),
     "GPT": ("models/transformer_torch.py", "models/transformer_tf.py"),
-    "layers of our own": (None, "models/layers_tf.py"),
+    "layers of our own": ("models/layers_torch.py", "models/layers_tf.py"),
+    "activation checkpointing": ("models/recomputing_torch.py", "models/recomputing_tf.py"),
     "weights in the canonical layout": ("models/layout_torch.py", "models/layout_tf.py"),
     "losses": ("models/losses_torch.py", "models/losses_tf.py"),
     "optimizer": ("distributed/optimizer_torch.py", "distributed/optimizer_tf.py"),
@@ -23,6 +24,7 @@ TWINS: dict[str, tuple[str | None, str | None]] = {
     "one device": ("distributed/torch_single.py", "distributed/tf_single.py"),
     "DDP, MirroredStrategy": ("distributed/torch_ddp.py", "distributed/tf_mirrored.py"),
     "Horovod": ("distributed/torch_horovod.py", "distributed/tf_horovod.py"),
+    "compilation": ("distributed/compile_torch.py", None),
     "export": ("distributed/export_torch.py", "distributed/export_tf.py"),
     "weights of others": ("distributed/weights_torch.py", None),
     "the models without our own layers": (None, "models/plain_tf.py"),

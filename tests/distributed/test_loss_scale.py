@@ -28,6 +28,7 @@ SMALL = ("precision=fp16", "model.num_layers=1", "model.width=4", "model.context
 RECIPES = {
     "adamw": load_recipe("verify-gpt", SMALL),
     "sgd": load_recipe("verify-gpt", (*SMALL, "optimizer.name=sgd", "optimizer.learning_rate=0.1")),
+    "adamw-foreach": load_recipe("verify-gpt", (*SMALL, "performance.fused_optimizer=false")),
 }
 FINITE = (True, True, False, True, True, True, True, False, False, True)
 

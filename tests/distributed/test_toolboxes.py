@@ -50,3 +50,28 @@ def test_switches_and_settings_follow_the_recipes_precision(precision, as_before
     others = toolbox_tf.build_model(run)(tf.constant(tokens.numpy()))
     expected = half or ("float64" if precision == "float64" else "float32")
     assert (str(logits.dtype), others.dtype.name) == (f"torch.{expected}", expected)
+
+
+def test_settings_tell_what_of_the_switches_is_in_effect():
+    switches = [
+        f"performance.{name}" for name in ("activation_checkpointing=true", "xla=true", "compile=true")
+    ]
+    switches += ["performance.flash_attention=false", "performance.fused_optimizer=false"]
+    run = SimpleNamespace(
+        recipe=load_recipe("verify-gpt", (*SMALL, *switches)), options=SimpleNamespace(eager=False)
+    )
+    device = torch.device("cpu")
+    ours, theirs = toolbox_torch.settings(run, device), toolbox_tf.settings(run)
+    keys = ("compiled", "attention", "fused_optimizer", "activation_checkpointing")
+    assert [ours[key] for key in keys] == [True, "formula", False, True]
+    assert [theirs[key] for key in keys] == [True, "formula", True, True]
+    assert theirs["xla"] and "xla" not in ours
+    models = toolbox_torch.build_model(run, device), toolbox_tf.build_model(run)
+    assert all(model.activation_checkpointing for model in models)
+    assert not models[0].h[0].attn.flash_attention
+    run.options.eager = True
+    assert not toolbox_torch.settings(run, device)["compiled"]
+    theirs = toolbox_tf.settings(run)
+    assert not theirs["compiled"] and not theirs["xla"]
+    run.recipe = load_recipe("verify-resnet")
+    assert toolbox_torch.settings(run, device)["attention"] is toolbox_tf.settings(run)["attention"] is None

@@ -28,14 +28,14 @@ def differences():
     return json.loads(finished.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("case", ["resnet graph", "resnet xla", "gpt xla"])
+@pytest.mark.parametrize("case", ["resnet graph", "resnet recomputed", "resnet xla", "gpt xla"])
 def test_replicas_compute_what_one_model_computes_alone(differences, case):
     assert differences[case]["loss"] < 1e-12
     assert differences[case]["gradients"] < 1e-12
     assert differences[case]["updated_parameters"] < 1e-12
 
 
-@pytest.mark.parametrize("case", ["resnet graph", "resnet xla"])
+@pytest.mark.parametrize("case", ["resnet graph", "resnet recomputed", "resnet xla"])
 def test_each_replica_keeps_its_own_statistics_from_every_micro_batch(differences, case):
     assert differences[case]["statistics"] < 1e-12
     assert differences[case]["statistics_apart"] > 1e-3  # they would be equal, had anything averaged them
@@ -57,8 +57,8 @@ def main():
 
     strategy = tf.distribute.MirroredStrategy([f"CPU:{i}" for i in range(REPLICAS)])
 
-    def build(make, spec):
-        model = make(spec, "float64")
+    def build(make, spec, again=False):
+        model = make(spec, "float64", again)
         kinds = {tensor.name: tensor.kind for tensor in parameter_table(spec) + buffer_table(spec)}
         for name, variable in (named_variables(model) | named_buffers(model)).items():
             variable.assign(to_framework(initial_values(spec, 0, np.float64)[name], kinds[name]))
@@ -77,9 +77,9 @@ def main():
         start = (0, tf.zeros([], tf.float64), [tf.zeros(v.shape, v.dtype) for v in variables])
         return tf.while_loop(lambda i, *_: i < ACCUMULATION, add_micro_batch, start)[1:]
 
-    def compare(make, spec, inputs, targets, jit_compile):
+    def compare(make, spec, inputs, targets, jit_compile, again=False):
         with strategy.scope():
-            model = build(make, spec)
+            model = build(make, spec, again)
         local = tf.function(lambda x, y: accumulated(model, x, y), jit_compile=jit_compile)
 
         def replica_step(x, y):
@@ -138,6 +138,7 @@ def main():
     results = {}
     resnet = ResNetSpec(10, num_classes=5, image_size=32, width=4)
     results["resnet graph"] = compare(ResNet, resnet, images, classes, jit_compile=False)
+    results["resnet recomputed"] = compare(ResNet, resnet, images, classes, jit_compile=False, again=True)
     results["resnet xla"] = compare(ResNet, resnet, images, classes, jit_compile=True)
     gpt = GptSpec(num_layers=1, num_heads=2, width=8, context=6, vocabulary=11)
     results["gpt xla"] = compare(GPT, gpt, tokens, tokens[..., ::-1].copy(), jit_compile=True)

@@ -24,6 +24,7 @@ from models.specs import GptSpec, ResNetSpec, buffer_table, parameter_table
 
 MODELS = Path(model_specs.__file__).parent
 TWINS = ["resnet", "transformer", "losses"]
+OWN = {"dtype", "built", "flash_attention"}
 SPECS = {
     "resnet-basic": ResNetSpec(
         10, num_classes=7, image_size=45, width=4
@@ -156,20 +157,20 @@ def docstring(node):
 
 
 def arguments(node):
-    """Of a function or a constructor; TensorFlow's say the type of their numbers besides."""
+    """Of a function or a constructor; TensorFlow's say the type of their numbers besides, PyTorch's which attention."""
     functions = (
         [node] if isinstance(node, ast.FunctionDef) else [d for d in node.body if is_named(d, "__init__")]
     )
-    return [[a.arg for a in f.args.args + f.args.kwonlyargs if a.arg != "dtype"] for f in functions]
+    return [[a.arg for a in f.args.args + f.args.kwonlyargs if a.arg not in OWN] for f in functions]
 
 
 def attributes(node):
-    """Names assigned to self in the constructor, in order; Keras's own `built` apart."""
+    """Names assigned to self in the constructor, in order; what only one of the frameworks has apart."""
     if isinstance(node, ast.FunctionDef):
         return []
     (constructor,) = (d for d in node.body if is_named(d, "__init__"))
     targets = [target for s in constructor.body if isinstance(s, ast.Assign) for target in s.targets]
-    return [t.attr for t in targets if isinstance(t, ast.Attribute) and t.attr != "built"]
+    return [t.attr for t in targets if isinstance(t, ast.Attribute) and t.attr not in OWN]
 
 
 def constants(node):

@@ -52,7 +52,7 @@ def test_no_file_of_a_framework_is_forgotten() -> None:
 
 def test_twins_are_counted_beside_each_other() -> None:
     by_purpose = {twin.purpose: twin for twin in twins()}
-    assert by_purpose["layers of our own"].torch_lines == 0
+    assert by_purpose["each replica's own variables"].torch_lines == 0
     source = (ROOT / "models" / "transformer_torch.py").read_text()
     assert by_purpose["GPT"].torch_lines == code_lines(source) < len(source.splitlines())
     assert all(twin.torch_lines + twin.tf_lines > 0 for twin in twins())
