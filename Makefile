@@ -39,7 +39,7 @@ test: setup
 
 # Every fault under every strategy (docs/reliability.md), of which make test has a choice; under an hour on 2 cores.
 faults: setup
-	TRIMARAN_FUZZ_EXAMPLES=20 .venv/bin/python -m pytest tests/faults -m "faults_all or not faults_all"
+	TRIMARAN_FUZZ_EXAMPLES=8 .venv/bin/python -m pytest tests/faults -m "faults_all or not faults_all"
 
 study: setup
 	.venv/bin/python -m scaling.study

@@ -15,6 +15,7 @@ from pathlib import Path
 
 FOLDER = ".ranks"
 PHASES = (
+    "starting",
     "joining the group",
     "preparing",
     "waiting for data",

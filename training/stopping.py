@@ -56,7 +56,7 @@ class Watch:
     ) -> None:
         self.heard = 0
         self.listens = False
-        self.step, self.phase, self.takes_long = 0, "joining the group", True
+        self.step, self.phase, self.takes_long = 0, "starting", True
         self._end, self._clock = end, clock
         self._run_dir: Path | None = None
         self._has_steps = self._is_over = False
@@ -66,7 +66,7 @@ class Watch:
     def belongs_to(self, run_dir: Path, step: int, is_main: bool) -> None:
         """Whose process this is. The main one's has status.json to write where it is ended at once."""
         self.step, self._run_dir = step, run_dir if is_main else None
-        self.enter("joining the group")
+        self.enter("starting")
 
     def begin(self) -> None:
         """From now on there are steps to stop at. Before, a signal ends the process at once, as is its nature."""
@@ -150,7 +150,7 @@ WATCH = Watch()
 def listen(run: "Run | None" = None, watch: Watch = WATCH) -> None:
     """Let a thread hear SIGNALS in place of the main thread and all threads that are started after this call.
 
-    From here on a hang of this `run` is noticed too (training/hanging.py); its first phase is to join the group.
+    From here on a hang of this `run` is noticed too (training/hanging.py); its first phase is to import the framework.
 
     So their system calls are never interrupted. Not by sigwait, which needs them blocked in *every* thread: NumPy's
     are older than this call, and Python's resource tracker unblocks SIGTERM as it starts (3.11). Wherever the kernel

@@ -105,7 +105,7 @@ WIDE = "model.width=24"
     [
         case("torch-single", 3, quick=True, name="torch-single-3-times"),
         case("torch-single", 20, name="torch-single-20-times"),
-        case("torch-ddp", 10),
+        case("torch-ddp", 5),
         case("tf-mirrored", 5),
     ],
 )

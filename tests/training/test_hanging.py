@@ -141,9 +141,7 @@ def test_a_peer_that_never_joins_is_named(tmp_path: Path, capfd) -> None:
     os.utime(tmp_path / signs.FOLDER / "1.json", (old_s, old_s))  # of an earlier start
     assert rank.after(5 * TIMEOUT_S + 1) == [1]
     line = capfd.readouterr().err
-    assert (
-        "no progress for 44 s at step 0 (joining the group): waits for rank 1 (no sign of life since" in line
-    )
+    assert "no progress for 44 s at step 0 (starting): waits for rank 1 (no sign of life since" in line
     assert "rank 2" not in line
     assert "; start again, or" in line
 
