@@ -17,7 +17,8 @@ def prepare_network(world: World, environment: MutableMapping[str, str] = os.env
     Gloo takes the interface that this host's name resolves to, often loopback or docker0, where no other node can
     reach it. Raises UsageError for a name that does not resolve and a port that is taken.
     """
-    stopping.WATCH.enter("joining the group")  # a rank that is not there yet is told from those that wait for it
+    # A rank that is not there yet is told from those that wait for it.
+    stopping.WATCH.enter("joining the group")
     if world.on_one_node:
         environment.setdefault("GLOO_SOCKET_IFNAME", "lo")  # nobody else need hear
     elif world.peer is not None:

@@ -167,7 +167,9 @@ class Watchdog:
             cause = "" if missing or self._num_processes == 1 else ": all ranks are there and wait alike"
         stacks = f"stacks in {self._run_dir}/stacks-*.txt"
         # Before it has joined, a run has written nothing to go on from.
-        again = "start again" if self._watch.phase in ("starting", "joining the group") else "go on with --resume"
+        again = (
+            "start again" if self._watch.phase in ("starting", "joining the group") else "go on with --resume"
+        )
         return f"{self._finding(quiet_s)}{cause}; {stacks}; {again}, or raise --hang-timeout-s"
 
     def _record(self, line: str, seen: dict[int, signs.Seen]) -> None:
