@@ -12,6 +12,8 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from benchmarks.interval import ratio_of_medians
 from benchmarks.race import startable_strategies
 from benchmarks.results import RESULTS, section, table_row, write_section
@@ -142,13 +144,26 @@ def divided(timing: list[dict]) -> Run:
 
 def rows(runs: list[Run]) -> list[str]:
     """The two ratios; a process is what is drawn again for their intervals."""
-    step = ratio_of_medians([run.during_s for run in runs], [run.without_s for run in runs])
+    step = ratio_of_medians(*same_speed(runs))
     wait = ratio_of_medians([run.waits_s[1:] for run in runs], [run.writes_s[1:] for run in runs])
     wait_name = "training's wait for a checkpoint, and its write"
     return [
         table_row("time of a step, with a checkpoint being written", step, 1e3, "ms", STEP_TARGET, step.high),
         table_row(wait_name, wait, 1e3, "ms", WAIT_TARGET, wait.high),
     ]
+
+
+def same_speed(runs: list[Run]) -> tuple[list[list[float]], list[list[float]]]:
+    """Steps within a write and without, each process's scaled so that all are equally fast without one.
+
+    The machine is not as fast for every process, and not every one has as many steps within a write: unscaled, the
+    medians over all would compare processes, not steps.
+    """
+    own = [float(np.median(run.without_s)) for run in runs]
+    scales = [float(np.median(own)) / each for each in own]
+    during = [[scale * step for step in run.during_s] for run, scale in zip(runs, scales, strict=True)]
+    without = [[scale * step for step in run.without_s] for run, scale in zip(runs, scales, strict=True)]
+    return during, without
 
 
 def notes(runs: list[Run], recipe: Recipe, given: tuple[str, ...]) -> str:

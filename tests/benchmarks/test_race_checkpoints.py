@@ -1,6 +1,7 @@
 import pytest
 
-from benchmarks.race_checkpoints import LARGE, Run, divided, notes, rows
+from benchmarks.interval import ratio_of_medians
+from benchmarks.race_checkpoints import LARGE, Run, divided, notes, rows, same_speed
 from recipes.recipe import load_recipe
 
 
@@ -57,3 +58,12 @@ def test_the_recipe_has_the_state_that_the_section_tells() -> None:
     assert text.startswith("A state of 513 MB (model.num_layers=6, ")
     assert "2 processes, 6 steps within a write and 8 outside." in text
     assert text.endswith("it took 700, 700 ms.")
+
+
+def test_a_process_is_compared_with_itself_however_fast_the_machine_was_for_it() -> None:
+    fast = Run(during_s=[0.11], without_s=[0.1] * 9)
+    slow = Run(during_s=[0.22] * 9, without_s=[0.2])
+    during, without = same_speed([fast, slow])
+    ratio = ratio_of_medians(during, without)
+    assert (ratio.value, ratio.low, ratio.high) == pytest.approx((1.1, 1.1, 1.1))
+    assert ratio.theirs == pytest.approx(0.15)
