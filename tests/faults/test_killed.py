@@ -21,7 +21,7 @@ from tests.faults.runs import (
 pytestmark = pytest.mark.timeout(300)
 STEPS, EVERY = 60, 3
 SEEDS = 25
-QUICK_SEEDS = (1, 4)
+QUICK_SEEDS = (4,)
 LOADERS = ("--set", "performance.loader_workers=1")
 HOROVODRUN = ("--launcher", "horovodrun")
 
@@ -68,7 +68,7 @@ KILLED = [
     case("torch-single", ()),
     case("torch-ddp", (), quick=True),
     case("torch-horovod", ()),
-    case("torch-horovod", HOROVODRUN, quick=True, name="torch-horovod-horovodrun"),
+    case("torch-horovod", HOROVODRUN, name="torch-horovod-horovodrun"),
     case("tf-single", ()),
     case("tf-mirrored", ()),
     case("tf-horovod", ()),
