@@ -24,8 +24,6 @@ METADATA_NAMES = {"torch": "pytorch", "tensorflow": "tensorflow"}
 CPU_CYCLE_TIME_MS = "10"
 """On a CPU the thread that looks for ready gradients takes its time from the worker's one core; Horovod's 1 ms suits
 GPUs. A step of digits-resnet18 and stdlib-gpt took 0.86 and 0.70 of that on 2 cores (docs/horovod.md)."""
-FUSION_MIB = 128
-"""Horovod's own HOROVOD_FUSION_THRESHOLD."""
 VARIABLES = (
     "HOROVOD_FUSION_THRESHOLD",
     "HOROVOD_CYCLE_TIME",
@@ -172,7 +170,9 @@ def settings(
 ) -> dict:
     """What of Horovod changes speed or rounding, for run.json. compression: what `wire_type` says."""
     tuned = environment.get("HOROVOD_AUTOTUNE", "0") != "0"
-    threshold = environment.get("HOROVOD_FUSION_THRESHOLD", "" if tuned else str(FUSION_MIB * 2**20))
+    threshold = environment.get(
+        "HOROVOD_FUSION_THRESHOLD", "" if tuned else str(communication.HOROVOD_FUSION_MIB * 2**20)
+    )
     bucket_mib = int(threshold) / 2**20 if threshold.isdigit() else None
     return {
         "communication": communication.in_effect(compression, bucket_mib),

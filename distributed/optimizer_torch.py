@@ -1,6 +1,7 @@
 """PyTorch's fused or foreach optimizer kernels under our clipping formula. Its twin is optimizer_tf.py."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -73,20 +74,22 @@ class Optimizer:
         not_finite = (~torch.isfinite(norm)).float()  # the fused kernels skip the update where this is 1
         update = self._sgd if self.config.name == "sgd" else self._adamw
         if self.is_fused or not not_finite:
+            skips = {"found_inf": not_finite} if self.is_fused else {}
+            kernels = {"fused": self.is_fused, "foreach": not self.is_fused, **skips}
             for names, weight_decay in self.groups:
-                update(names, weight_decay, learning_rate, not_finite)
+                update(names, weight_decay, learning_rate, kernels)
         if self.scaler is not None:
             self.scaler.update(not_finite > 0)
         return norm
 
-    def _sgd(self, names: list[str], weight_decay: float, learning_rate: float, not_finite: Tensor) -> None:
+    def _sgd(
+        self, names: list[str], weight_decay: float, learning_rate: float, kernels: dict[str, Any]
+    ) -> None:
         sgd(
             [self.parameters[name] for name in names],
             [self.parameters[name].grad for name in names],
             [self.moments["momentum"][name] for name in names],
-            fused=self.is_fused,
-            foreach=not self.is_fused,
-            found_inf=not_finite if self.is_fused else None,
+            **kernels,
             weight_decay=weight_decay,
             momentum=self.config.momentum,
             lr=learning_rate,
@@ -95,7 +98,9 @@ class Optimizer:
             maximize=False,
         )
 
-    def _adamw(self, names: list[str], weight_decay: float, learning_rate: float, not_finite: Tensor) -> None:
+    def _adamw(
+        self, names: list[str], weight_decay: float, learning_rate: float, kernels: dict[str, Any]
+    ) -> None:
         adamw(
             [self.parameters[name] for name in names],
             [self.parameters[name].grad for name in names],
@@ -103,9 +108,7 @@ class Optimizer:
             [self.moments["exp_avg_sq"][name] for name in names],
             [],
             [self.steps[name] for name in names],
-            fused=self.is_fused,
-            foreach=not self.is_fused,
-            found_inf=not_finite if self.is_fused else None,
+            **kernels,
             amsgrad=False,
             beta1=self.config.betas[0],
             beta2=self.config.betas[1],

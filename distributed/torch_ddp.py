@@ -125,7 +125,7 @@ def main() -> int:
         toolbox.restore_state(model, optimizer, state)
 
     # 7. Train -------------------------------------------------------------------------------------
-    bucket_mib = performance.bucket_mib or 25
+    bucket_mib = performance.bucket_mib or communication.DDP_BUCKET_MIB
     used = communication.in_effect(compression, bucket_mib, static_graph)
     settings, tracer = toolbox.settings(run, device) | {"communication": used}, Tracer()
     code = train(

@@ -8,7 +8,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from telemetry.run_log import read_rows
+from telemetry.run_log import read_object, read_rows
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def read_details(study_dir: Path) -> dict[str, Details]:
 
 
 def _read(run_dir: Path, run: Mapping[str, Any]) -> Details:
-    content, summary = _json(run_dir / "run.json"), _json(run_dir / "summary.json")
+    content, summary = read_object(run_dir / "run.json"), read_object(run_dir / "summary.json")
     segment = (content.get("segments") or [{}])[-1]
     return Details(
         run["id"],
@@ -112,14 +112,6 @@ def _all(summary: Mapping[str, Any], kind: str, counter: str, figure: str) -> li
 def _mean(summary: Mapping[str, Any], kind: str, counter: str) -> float | None:
     found = _all(summary, kind, counter, "mean")
     return sum(found) / len(found) if found else None
-
-
-def _json(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def middle(found: Iterable[Details], name: str) -> float | None:

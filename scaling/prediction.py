@@ -15,15 +15,13 @@ from scaling.links import FittedLink, Link, Topology, fit_link
 from scaling.measured import Case
 from scaling.overlap import FIRST_BUCKET_BYTES, MIB, Gradient, Packing, gradients_in_order
 from scaling.step_model import Step, Workload, bottleneck, predict_step
+from training.communication import DDP_BUCKET_MIB, HOROVOD_FUSION_MIB
 from training.problems import UsageError
 
 DRAWS = 200
 COVERAGE = 0.95
-DDP_BUCKET_MIB = 25
-"""What DDP takes where the recipe leaves it the choice."""
-HOROVOD_FUSION_MIB = 128
 HOROVOD_CYCLE_S = 1e-3
-"""Horovod's defaults, HOROVOD_FUSION_THRESHOLD and HOROVOD_CYCLE_TIME."""
+"""Horovod's default, HOROVOD_CYCLE_TIME."""
 COMPRESSED_BYTES = 2
 """Of a number in bf16 or fp16."""
 

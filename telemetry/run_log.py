@@ -166,13 +166,18 @@ def write_json(path: Path, value: object) -> None:
     _write_atomically(path, json.dumps(_strict(value), indent=2, allow_nan=False).encode() + b"\n")
 
 
-def read_status(run_dir: Path) -> dict[str, Any]:
-    """What status.json says; an empty dict where it says nothing that can be read."""
+def read_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; an empty one where none can be read."""
     try:
-        found = read_json(run_dir / "status.json")
+        found = read_json(path)
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def read_status(run_dir: Path) -> dict[str, Any]:
+    """What status.json says; an empty dict where it says nothing that can be read."""
+    return read_object(run_dir / "status.json")
 
 
 def write_status(

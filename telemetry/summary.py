@@ -22,7 +22,7 @@ import numpy as np
 from telemetry.columns import ECC_COUNTERS, GPU_GAUGES, Samples, merge
 from telemetry.join import Usage, concatenate, increase, join
 from telemetry.plain_rows import finite, whole
-from telemetry.run_log import parse_row, read_json, write_json
+from telemetry.run_log import parse_row, read_object, write_json
 from telemetry.usage import Energy, Session, Timing, Used, add, device_totals, sessions, totals
 from telemetry.usage_files import Charts, rows
 from telemetry.usage_lines import lines
@@ -63,7 +63,7 @@ def _summarise(run_dir: Path, keep: Keep) -> dict[str, Any]:
             for row in _rows(path):
                 timing.add(row)
     step, steps = timing.steps()
-    used = Used(_run_json(run_dir).get("segments"))
+    used = Used(read_object(run_dir / "run.json").get("segments"))
     energy = Energy(step, used)
     hosts: list[dict[str, Any]] = []
     devices: list[dict[str, Any]] = []
@@ -192,14 +192,6 @@ def _counts(run_dir: Path) -> tuple[dict[int, float], dict[int, float]]:
             if count is not None and step is not None:
                 counts[step] = count
     return samples, tokens
-
-
-def _run_json(run_dir: Path) -> dict[str, Any]:
-    try:
-        content = read_json(run_dir / "run.json")
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:

@@ -32,3 +32,35 @@ def planted(folder: Path, source: str) -> dict[str, str]:
     (folder / "planted").mkdir(parents=True)
     (folder / "planted" / "sitecustomize.py").write_text(HEAD + source + AT_IMPORT)
     return {"PYTHONPATH": f"{folder / 'planted'}:{ROOT}"}
+
+
+def slow_data(delay_s: float) -> str:
+    """Source of `slow_data`, a plant for "training.feed": each batch comes this much later."""
+    return f"""
+def slow_data(feed):
+    whole = feed.training_feed
+    def slow(*arguments):
+        for batches in whole(*arguments):
+            time.sleep({delay_s})
+            yield batches
+    feed.training_feed = slow
+"""
+
+
+def slow_exchange(delay_s: float, where: str = "True") -> str:
+    """Source of `slow_exchange`, a plant for "torch.nn.parallel": each all-reduce is sent this much later.
+
+    where: an expression that says on which ranks.
+    """
+    return f"""
+def slow_exchange(parallel):
+    from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
+    def late(state, bucket):
+        time.sleep({delay_s} if {where} else 0)
+        return allreduce_hook(state, bucket)
+    class Slow(parallel.DistributedDataParallel):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options)
+            self.register_comm_hook(None, late)
+    parallel.DistributedDataParallel = Slow
+"""

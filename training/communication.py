@@ -2,6 +2,9 @@
 
 from recipes.recipe import PerformanceConfig
 
+DDP_BUCKET_MIB, HOROVOD_FUSION_MIB = 25, 128
+"""What DDP and Horovod (HOROVOD_FUSION_THRESHOLD) take where the recipe leaves them the choice."""
+
 
 def wire_type(performance: PerformanceConfig, workers: int, exchanges: bool = True) -> str:
     """The type in which gradients travel, "bf16" or "fp16", or "none" for their own.

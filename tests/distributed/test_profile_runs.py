@@ -10,46 +10,18 @@ from pathlib import Path
 import pytest
 
 from telemetry.run_log import read_rows
+from tests.planting import planted, slow_data, slow_exchange
 from training.trace import INPUT, PARTS, PLACE, STEP
 
-ROOT, HERE = Path(__file__).parents[2], Path(__file__).parent
+HERE = Path(__file__).parent
 PROCESSES = {"torch-single": 1, "tf-single": 1, "tf-mirrored": 1}
 EXCHANGE = {"torch-ddp": "gloo:all_reduce", "tf-mirrored": "CollectiveReduceV2"}
 DELAY_S = 0.06
 PLANTED = f"""
-import importlib.abc, importlib.machinery, os, sys, time
-def slow_data(feed):
-    whole = feed.training_feed
-    def slow(*arguments):
-        for batches in whole(*arguments):
-            time.sleep({DELAY_S})
-            yield batches
-    feed.training_feed = slow
-def late_peer(parallel):
-    from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
-    def late(state, bucket):
-        time.sleep({DELAY_S} if os.environ["RANK"] == "1" else 0)
-        return allreduce_hook(state, bucket)
-    class Late(parallel.DistributedDataParallel):
-        def __init__(self, *arguments, **options):
-            super().__init__(*arguments, **options)
-            self.register_comm_hook(None, late)
-    parallel.DistributedDataParallel = Late
-PLANTS = {{"training.feed": slow_data, "torch.nn.parallel": late_peer}}
-class Finder(importlib.abc.MetaPathFinder):
-    def find_spec(self, name, path, target=None):
-        if name not in PLANTS or "RANK" not in os.environ:
-            return None
-        found = importlib.machinery.PathFinder.find_spec(name, path)
-        execute = found.loader.exec_module
-        def exec_module(module):
-            execute(module)
-            PLANTS[name](module)
-        found.loader.exec_module = exec_module
-        return found
-sys.meta_path.insert(0, Finder())
+{slow_data(DELAY_S)}
+{slow_exchange(DELAY_S, where='RANK == "1"')}
+PLANTS = {{"training.feed": slow_data, "torch.nn.parallel": slow_exchange}} if RANK else {{}}
 """
-"""Imported by every training process before anything else; waits for the modules of PLANTS to be imported."""
 
 
 def marks(strategy: str) -> list:
@@ -91,13 +63,11 @@ def test_five_steps_of_every_rank_are_traced_and_divided(strategy: str, done) ->
 
 
 def test_a_late_peer_is_exposed_communication_and_slow_data_is_input_wait(tmp_path: Path) -> None:
-    (tmp_path / "planted").mkdir()
-    (tmp_path / "planted" / "sitecustomize.py").write_text(PLANTED)
     options = ("--recipe", str(HERE / "tiny-gpt.toml"), "--run-dir", "run", "--profile", "--set", "steps=18")
     ended = subprocess.run(
         [sys.executable, "-m", "launchers.train", "torch-ddp", "--workers", "2", *options],
         cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": f"{tmp_path / 'planted'}:{ROOT}", "CUDA_VISIBLE_DEVICES": ""},
+        env={**os.environ, "CUDA_VISIBLE_DEVICES": "", **planted(tmp_path, PLANTED)},
         capture_output=True,
         text=True,
         timeout=240,

@@ -52,6 +52,7 @@ def test_switches_and_settings_follow_the_recipes_precision(precision, as_before
     assert (str(logits.dtype), others.dtype.name) == (f"torch.{expected}", expected)
 
 
+@pytest.mark.filterwarnings("ignore:.*torch.jit:DeprecationWarning")  # of PyTorch's own compiler
 def test_settings_tell_what_of_the_switches_is_in_effect():
     switches = [
         f"performance.{name}" for name in ("activation_checkpointing=true", "xla=true", "compile=true")

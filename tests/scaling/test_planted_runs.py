@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from scaling.analysis import analyse
-from tests.planting import planted
+from tests.planting import planted, slow_data, slow_exchange
 
 TINY = ("--set", "steps=40", "run.log_every=2", "model.depth=10", "model.width=8", "data.global_batch=8")
 DELAY_S = 0.06
@@ -24,29 +24,8 @@ def plant(toolbox):
     toolbox.loss_sum = late
 PLANTS = {{"distributed.toolbox_torch": plant}} if RANK else {{}}
 """,
-    "data": f"""
-def plant(feed):
-    whole = feed.training_feed
-    def slow(*arguments):
-        for batches in whole(*arguments):
-            time.sleep({DELAY_S})
-            yield batches
-    feed.training_feed = slow
-PLANTS = {{"training.feed": plant}} if RANK else {{}}
-""",
-    "exchange": f"""
-def plant(parallel):
-    from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import allreduce_hook
-    def late(state, bucket):
-        time.sleep({DELAY_S})
-        return allreduce_hook(state, bucket)
-    class Slow(parallel.DistributedDataParallel):
-        def __init__(self, *arguments, **options):
-            super().__init__(*arguments, **options)
-            self.register_comm_hook(None, late)
-    parallel.DistributedDataParallel = Slow
-PLANTS = {{"torch.nn.parallel": plant}} if RANK else {{}}
-""",
+    "data": slow_data(DELAY_S) + 'PLANTS = {"training.feed": slow_data} if RANK else {}',
+    "exchange": slow_exchange(DELAY_S) + 'PLANTS = {"torch.nn.parallel": slow_exchange} if RANK else {}',
 }
 """Planted in the training processes alone, which are numbered: the measuring command imports these modules too."""
 
