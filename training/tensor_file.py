@@ -21,8 +21,9 @@ from training.state import Arrays
 
 TYPES = {"float64": "F64", "float32": "F32"}
 ALIGNMENT = 8
-PIECE_BYTES = 2**22
-"""What is hashed and written at a time. The interpreter's lock is free meanwhile, so training goes on."""
+PIECE_BYTES = 2**18
+"""What is hashed and written at a time: while a core's own cache holds it, the write does not read it from memory
+again, whose bandwidth the steps need. The interpreter's lock is free meanwhile, so training goes on."""
 CANNOT_RESERVE = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import psutil
@@ -61,38 +62,52 @@ def wait_for_samples(process: subprocess.Popen, run_dir: Path, kind: str = "gpu"
         time.sleep(0.02)
 
 
-def test_whatever_happens_to_nvml_the_losses_are_the_same(library: FakeNvml, tmp_path: Path) -> None:
+HAPPENS = {
+    "without": (),
+    "whole": ("count 2", "gpm on"),
+    "lost": ("count 2", "lost 1"),
+    "crashed": ("count 2", "crash"),
+    "hanging": ("count 2", "hang 0"),
+    "killed": ("count 2", "gpm on"),
+    "version": ("init 18",),
+}
+"""To NVML in mid-run, by the name of the run; of another version it is from the start."""
+
+
+def one_of_those_runs(folder: Path, name: str) -> tuple[FakeNvml, str]:
+    """The library that it was started beside and what it printed; its run directory is `folder`/run."""
+    folder.mkdir()
+    library, run_dir = FakeNvml(folder), folder / "run"
+    if name in ("without", "version"):
+        library.control(*HAPPENS[name])
+        interval_s = "0" if name == "without" else "0.1"
+        return library, finish(start(library, run_dir, "--telemetry-interval-s", interval_s))
+    library.control("count 2", "gpm on")
+    process = start(library, run_dir, "--telemetry-interval-s", "0.1")
+    wait_for_samples(process, run_dir)
+    library.control(*HAPPENS[name])
+    if name == "killed":
+        children = psutil.Process(process.pid).children()
+        next(p for p in children if "telemetry.sampler" in p.cmdline()).send_signal(signal.SIGKILL)
+    return library, finish(process)
+
+
+def test_whatever_happens_to_nvml_the_losses_are_the_same(tmp_path: Path) -> None:
     """At once or in mid-run: lost, crashed, hanging, of another version, or without a sampler."""
-    ten_hz = ("--telemetry-interval-s", "0.1")
-    runs = {
-        name: tmp_path / name
-        for name in ("without", "whole", "lost", "crashed", "hanging", "killed", "version")
-    }
-    finish(start(library, runs["without"], "--telemetry-interval-s", "0"))
-    assert samples(runs["without"], "start") == []
-    output = {}
-    for name, line in (
-        ("whole", "gpm on"),
-        ("lost", "lost 1"),
-        ("crashed", "crash"),
-        ("hanging", "hang 0"),
-        ("killed", "gpm on"),
-    ):
-        library.control("count 2", "gpm on")
-        process = start(library, runs[name], *ten_hz)
-        wait_for_samples(process, runs[name])
-        library.control("count 2", line)
-        if name == "killed":
-            sampler = next(
-                p for p in psutil.Process(process.pid).children() if "telemetry.sampler" in p.cmdline()
+    with ThreadPoolExecutor(2) as pool:
+        ended = dict(
+            zip(
+                HAPPENS, pool.map(lambda name: one_of_those_runs(tmp_path / name, name), HAPPENS), strict=True
             )
-            sampler.send_signal(signal.SIGKILL)
-        output[name] = finish(process)
-    library.control("init 18")
-    output["version"] = finish(start(library, runs["version"], *ten_hz))
+        )
+    runs, output = (
+        {name: tmp_path / name / "run" for name in ended},
+        {n: text for n, (_, text) in ended.items()},
+    )
+    assert samples(runs["without"], "start") == []
     for name in output:
         assert losses(runs[name]) == losses(runs["without"]), name
-        assert (runs[name] / "summary.json").exists(), name
+        assert (runs[name] / "summary.json").exists() == (name != "without"), name
     assert "ended early with signal 6" in output["crashed"]
     assert "ended early with signal 9" in output["killed"]
     assert "did not answer" in output["hanging"]
@@ -103,7 +118,7 @@ def test_whatever_happens_to_nvml_the_losses_are_the_same(library: FakeNvml, tmp
     assert others[-1]["t_monotonic_s"] > lost[0]["t_monotonic_s"]
     assert others[-1]["utilization_percent"] is not None
     assert json.loads((runs["whole"] / "summary.json").read_text())["devices"] == []  # it trained on the CPU
-    assert library.forbidden_calls() == []
+    assert [library.forbidden_calls() for library, _ in ended.values()] == [[]] * len(HAPPENS)
 
 
 def test_a_run_that_said_that_it_was_on_gpus_has_their_figures(library: FakeNvml, tmp_path: Path) -> None:

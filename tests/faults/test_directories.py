@@ -11,7 +11,7 @@ pytestmark = pytest.mark.timeout(300)
 STEPS = 200
 
 
-@pytest.mark.parametrize("strategy", [case(name, quick=name == "torch-ddp") for name in WORKERS])
+@pytest.mark.parametrize("strategy", [case(name, quick=name == "torch-single") for name in WORKERS])
 def test_a_run_that_goes_on_is_not_resumed_beside_itself(strategy: str, start, undisturbed) -> None:
     words = long_run(strategy, STEPS)
     run = start("run", *words)

@@ -51,7 +51,7 @@ PLANTS = {{
 
 
 @pytest.mark.parametrize("log_every", [pytest.param(1, marks=pytest.mark.faults_all), 4])
-@pytest.mark.parametrize("strategy", [case(name, quick=name == "tf-mirrored") for name in WORKERS])
+@pytest.mark.parametrize("strategy", [case(name, quick=name == "torch-horovod") for name in WORKERS])
 def test_a_nan_on_one_worker_is_applied_by_none(
     strategy: str, log_every: int, start, undisturbed, tmp_path
 ) -> None:

@@ -26,7 +26,7 @@ ORDERS = [
         case(
             strategy,
             order,
-            quick=(strategy, order) == ("torch-ddp", (2, 4, 1)),
+            quick=(strategy, order) == ("torch-horovod", (4, 1, 2)),
             name=f"{strategy}-{'-'.join(map(str, order))}",
         )
         for strategy, order in ORDERS
