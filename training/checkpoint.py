@@ -23,16 +23,20 @@ OWN_DIGEST = "manifest_sha256"
 MANIFEST_LIMIT_BYTES = 2**20
 """Ours have less than a thousandth of it."""
 SET_ASIDE = "set-aside-"
+Rest = Callable[[float], object]
 
 
 class CheckpointError(ValueError):
     """A directory that is not a whole checkpoint of this recipe; the message says which file and why."""
 
 
-def save(folder: Path, state: State, *, recipe_id: str, extra: dict, keep: int) -> Path:
+def save(
+    folder: Path, state: State, *, recipe_id: str, extra: dict, keep: int, rest: Rest | None = None
+) -> Path:
     """Write `folder/step-XXXXXXXX`; of its siblings leave the newest `keep` (at least one) and the best.
 
     `extra` goes into the manifest beside the step and the recipe id; the best has the least `eval_loss` there.
+    rest: called now and then with the seconds that were worked since; a write in the background may wait in it.
     Raises OSError where the disk refuses; then nothing of this checkpoint stays, and every older one does.
     """
     is_new = not folder.exists()
@@ -41,7 +45,7 @@ def save(folder: Path, state: State, *, recipe_id: str, extra: dict, keep: int) 
     final = folder / f"step-{state.step:08d}"
     temporary = folder / f".writing-{state.step:08d}"
     try:
-        write_state(temporary, state, recipe_id=recipe_id, extra=extra, durable=True)
+        write_state(temporary, state, recipe_id=recipe_id, extra=extra, durable=True, rest=rest)
         if final.exists():
             _delete(final)
         os.rename(temporary, final)
@@ -55,14 +59,17 @@ def save(folder: Path, state: State, *, recipe_id: str, extra: dict, keep: int) 
     return final
 
 
-def write_state(folder: Path, state: State, *, recipe_id: str, extra: dict, durable: bool) -> None:
+def write_state(
+    folder: Path, state: State, *, recipe_id: str, extra: dict, durable: bool, rest: Rest | None = None
+) -> None:
     """Write one state's files and manifest into a new directory; `durable` waits for the disk. Raises OSError."""
     contents = _files(state)
     folder.mkdir(parents=True)
     for name, arrays in contents.items():  # all of them before the first byte: a full disk is known at once
         reserve(folder / name, size_bytes(arrays))
     digests = {
-        name: write_tensors(folder / name, arrays, durable=durable) for name, arrays in contents.items()
+        name: write_tensors(folder / name, arrays, durable=durable, rest=rest)
+        for name, arrays in contents.items()
     }
     manifest = {"step": state.step, "recipe_id": recipe_id, "sha256": digests, **extra}
     if state.loss_scale is not None:

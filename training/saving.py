@@ -1,7 +1,8 @@
 """Checkpoints written in the background, one at a time: training waits for the copy of the state and no longer.
 
 Memory is bounded by one more state, whose arrays are used again: memory that was touched before is copied to twice
-as fast as fresh pages.
+as fast as fresh pages. The writer rests for as long as it works, since it shares the memory's bandwidth with the steps;
+but not while something waits for it: the next save, or the end of the run.
 """
 
 import errno
@@ -30,6 +31,7 @@ class Saver:
         self.folder, self.recipe_id, self.keep = folder, recipe_id, keep
         self._thread: threading.Thread | None = None
         self._last = State(0, {}, {})
+        self._is_awaited = threading.Event()
         self._error: BaseException | None = None
         self._row: dict[str, Any] = {}
 
@@ -48,6 +50,7 @@ class Saver:
         where the write before failed.
         """
         self.wait()
+        self._is_awaited.clear()
         self._last = state
         self._thread = threading.Thread(
             target=self._write, args=(state, extra, wait_s), name="saving", daemon=True
@@ -57,6 +60,7 @@ class Saver:
     def wait(self) -> None:
         """Return when nothing is being written any more. Raises TrainingFailed where that write failed."""
         if self._thread is not None:
+            self._is_awaited.set()
             self._thread.join()
             self._thread = None
         self.check()
@@ -83,7 +87,14 @@ class Saver:
             with suppress(OSError):
                 os.setpriority(*this, max(NICENESS, os.getpriority(*this)))
         try:
-            checkpoint.save(self.folder, state, recipe_id=self.recipe_id, extra=extra, keep=self.keep)
+            checkpoint.save(
+                self.folder,
+                state,
+                recipe_id=self.recipe_id,
+                extra=extra,
+                keep=self.keep,
+                rest=self._is_awaited.wait,
+            )
         except BaseException as error:  # it is raised in the training thread
             self._error = error
         else:

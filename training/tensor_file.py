@@ -12,7 +12,8 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +25,8 @@ ALIGNMENT = 8
 PIECE_BYTES = 2**18
 """What is hashed and written at a time: while a core's own cache holds it, the write does not read it from memory
 again, whose bandwidth the steps need. The interpreter's lock is free meanwhile, so training goes on."""
+REST_BYTES = 2**22
+"""What is written from one rest to the next: some milliseconds of work."""
 CANNOT_RESERVE = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 
 
@@ -56,18 +59,25 @@ def allocate(handle: int, num_bytes: int) -> None:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
-def write_tensors(path: Path, arrays: Arrays, *, durable: bool) -> str:
+def write_tensors(
+    path: Path, arrays: Arrays, *, durable: bool, rest: Callable[[float], object] | None = None
+) -> str:
     """Fill a reserved file, byte for byte as safetensors does it; returns its SHA-256 in hex.
 
     Arrays may be views in any order of memory: each is made contiguous by itself. `durable` waits for the disk.
-    Raises OSError.
+    rest: called after every REST_BYTES with the seconds that they took; it may wait. Raises OSError.
     """
     digest = hashlib.sha256()
     with path.open("r+b", buffering=0) as file:
+        num_bytes, began_s = 0, time.perf_counter()
         for piece in _pieces(arrays):
             digest.update(piece)
+            num_bytes += len(piece)
             while piece:  # a write may take a part of it
                 piece = piece[file.write(piece) :]
+            if rest is not None and num_bytes >= REST_BYTES:
+                rest(time.perf_counter() - began_s)
+                num_bytes, began_s = 0, time.perf_counter()
         if durable:
             os.fsync(file.fileno())
     return digest.hexdigest()

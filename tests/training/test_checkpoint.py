@@ -273,7 +273,9 @@ def test_a_file_that_may_not_grow_so_large_is_one_clean_error(tmp_path: Path) ->
 def test_all_space_is_reserved_before_anything_is_written(tmp_path: Path, monkeypatch) -> None:
     calls: list[str] = []
     monkeypatch.setattr(checkpoint, "reserve", lambda path, size: calls.append(f"reserve {size}"))
-    monkeypatch.setattr(checkpoint, "write_tensors", lambda *_, durable: calls.append("write") or "0" * 64)
+    monkeypatch.setattr(
+        checkpoint, "write_tensors", lambda *_, durable, rest: calls.append("write") or "0" * 64
+    )
     put(tmp_path, 9)
     assert [call.split()[0] for call in calls] == ["reserve", "reserve", "write", "write"]
     assert sum(int(call.split()[1]) for call in calls[:2]) == checkpoint.bytes_needed(make_state(9))

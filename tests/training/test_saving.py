@@ -91,6 +91,21 @@ def test_steps_come_first_where_no_core_is_free(tmp_path: Path, monkeypatch) -> 
     assert os.getpriority(os.PRIO_PROCESS, 0) == before
 
 
+def test_the_writer_rests_while_nothing_waits_for_it(tmp_path: Path, monkeypatch) -> None:
+    awaited = []
+    monkeypatch.setattr(
+        checkpoint, "save", lambda *_, rest, **__: awaited.extend([rest(0.001), rest(30.0), rest(30.0)])
+    )
+    saver = Saver(tmp_path, RECIPE_ID, keep=2)
+    for step in (3, 4):
+        start(saver, step)
+        time.sleep(0.2)
+        asked = time.monotonic()
+        saver.wait()
+        assert time.monotonic() - asked < 10
+    assert awaited == [False, True, True] * 2
+
+
 @pytest.mark.parametrize("wait", ["spare", "wait", "start"])
 def test_one_state_at_most_is_in_flight(tmp_path: Path, monkeypatch, wait: str) -> None:
     gate = Gate(monkeypatch)

@@ -2,6 +2,7 @@ import errno
 import hashlib
 import resource
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +36,21 @@ def test_the_file_is_the_packages_own_to_the_last_byte(tmp_path: Path, monkeypat
     assert content == save(arrays)
     assert len(content) == size_bytes(arrays)
     assert digest == hashlib.sha256(content).hexdigest()
+
+
+def test_the_writer_may_rest_after_every_few_pieces(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(tensor_file, "PIECE_BYTES", 100)
+    monkeypatch.setattr(tensor_file, "REST_BYTES", 250)
+    arrays = {"a": RNG.standard_normal(1000)}
+    path, worked_s = tmp_path / "x", []
+    reserve(path, size_bytes(arrays))
+    began_s = time.perf_counter()
+    write_tensors(
+        path, arrays, durable=False, rest=lambda seconds: time.sleep(0.01) or worked_s.append(seconds)
+    )
+    assert path.read_bytes() == save(arrays)
+    assert 8000 // 300 <= len(worked_s) <= 8000 // 300 + 1
+    assert 0 < sum(worked_s) < time.perf_counter() - began_s - 0.01 * len(worked_s)  # the rests are not work
 
 
 def test_no_arrays_are_a_file_too(tmp_path: Path) -> None:
