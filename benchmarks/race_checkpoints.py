@@ -51,10 +51,10 @@ class CheckpointOptions:
     """Override keys of the recipe; unless given, sizes that make a state of 513 MB."""
     processes: int = 8
     """Runs, one after the other."""
-    saves: int = 6
+    saves: int = 13
     """Checkpoints in a run; the first, into memory that is fresh, is left out of the waits."""
-    every: int = 16
-    """Steps from one to the next: more than a write lasts for."""
+    every: int = 8
+    """Steps from one to the next: twice what a write lasts for, so that both kinds of step meet the same machine."""
     results: Path = RESULTS
     """The Markdown file to write into."""
 
