@@ -6,6 +6,7 @@ every loss after it would be of no run at all.
 
 import hashlib
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from uuid import UUID
@@ -21,16 +22,23 @@ PACKAGES = ("recipes", "models", "data", "telemetry", "training", "distributed")
 
 
 def agree(run: Run, device_uuid: str | None, gather: Callable[[np.ndarray], np.ndarray]) -> list[str | None]:
-    """Compare this process with all others, by one collective. Raises UsageError, the same on every rank.
+    """Compare this process with all others, by one collective. Raises UsageError, the same on every rank and together.
 
     gather(numbers): int64 [k] of every process as [processes, k]. device_uuid: this process's GPU, where it has one
     and its framework tells which. Returns those of all processes, as NVML writes them.
     """
     ours = facts(run)
     table = gather(np.concatenate([as_numbers(ours), uuid_numbers(device_uuid)]))
-    check_agreement(ours, table[:, :-2])
     uuids = [uuid_text(row) for row in table[:, -2:]]
-    check_devices_differ(uuids)
+    try:
+        check_agreement(ours, table[:, :-2])
+        check_devices_differ(uuids)
+    except UsageError:
+        with suppress(
+            Exception
+        ):  # whoever is through first may leave, and so cut off those that have their table too
+            gather(np.zeros(1, np.int64))
+        raise
     return uuids
 
 

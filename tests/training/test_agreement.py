@@ -97,3 +97,19 @@ def test_processes_without_a_gpu_are_not_taken_for_one(open_tiny) -> None:
         else:
             with pytest.raises(UsageError, match=error):
                 agree(runs[0], uuid, lambda numbers, both=both: both)
+
+
+def test_ranks_that_disagree_leave_together(open_tiny) -> None:
+    """A rank that left at once would cut the others off in mid-answer; who is gone already changes nothing."""
+    run = open_tiny(world=World(0, 0, 2, 2, (0,), "torchrun"))
+    gathered: list[np.ndarray] = []
+
+    def gather(numbers: np.ndarray) -> np.ndarray:
+        gathered.append(numbers)
+        if len(gathered) > 1:
+            raise RuntimeError("connection closed by peer")
+        return np.stack([numbers, numbers + 1])
+
+    with pytest.raises(UsageError, match=r"rank\(s\) 1 have another than rank 0"):
+        agree(run, None, gather)
+    assert len(gathered) == 2
