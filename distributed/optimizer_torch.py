@@ -74,8 +74,8 @@ class Optimizer:
         not_finite = (~torch.isfinite(norm)).float()  # the fused kernels skip the update where this is 1
         update = self._sgd if self.config.name == "sgd" else self._adamw
         if self.is_fused or not not_finite:
-            skips = {"found_inf": not_finite} if self.is_fused else {}
-            kernels = {"fused": self.is_fused, "foreach": not self.is_fused, **skips}
+            found_inf = not_finite if self.is_fused else None
+            kernels = {"fused": self.is_fused, "foreach": not self.is_fused, "found_inf": found_inf}
             for names, weight_decay in self.groups:
                 update(names, weight_decay, learning_rate, kernels)
         if self.scaler is not None:

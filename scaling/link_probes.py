@@ -1,6 +1,5 @@
 """What the links inside a node do, measured by the all-reduce probes that launchers.doctor has as well."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,7 @@ from distributed.devices import visible_gpus
 from launchers import checks
 from launchers.environment import python_of
 from launchers.prefixes import launch_prefix
-from telemetry.run_log import write_json
+from telemetry.run_log import read_object, write_json
 
 PROBED = 2
 """Ranks: one link. What more of them share is for the model to say."""
@@ -29,10 +28,7 @@ def probe_links(folder: Path, launchers: dict[str, str]) -> None:
 
 def read_links(folder: Path) -> dict[str, Any]:
     """links.json; empty where there is none."""
-    try:
-        return json.loads((folder / "links.json").read_text())
-    except (OSError, ValueError):
-        return {}
+    return read_object(folder / "links.json")
 
 
 def probe_command(strategy: str, launcher: str) -> list[str]:

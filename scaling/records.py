@@ -11,7 +11,7 @@ import numpy as np
 from recipes.checking import shown
 from scaling.steady import Steady, steady_start
 from telemetry.plain_rows import printable
-from telemetry.run_log import read_json, read_rows
+from telemetry.run_log import read_json, read_object, read_rows
 
 STATES = ("completed", "failed", "planned")
 SCALINGS = ("weak", "strong", "base")
@@ -133,7 +133,7 @@ def read_record(study_dir: Path, planned: Mapping[str, Any]) -> Record:
     try:
         content["fingerprint"] = _read_fingerprint(run_dir / "run.json", planned)
         content["losses"], content["tokens_per_step"] = _read_metrics(run_dir / "metrics.jsonl")
-        content["summary"] = _read_summary(run_dir / "summary.json")
+        content["summary"] = read_object(run_dir / "summary.json")  # without it a run is as good as any
         content |= _read_timing(run_dir, planned)
         content["steady"] = steady_start(content["step_time_s"].max(axis=0))
     except Unreadable as problem:
@@ -153,14 +153,6 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise Unreadable(f"{path.name}: found {type(content).__name__}, expected an object")
     return content
-
-
-def _read_summary(path: Path) -> dict[str, Any]:
-    """What telemetry made of the run, empty where there is none: without it a run is as good as any."""
-    try:
-        return _read_json(path)
-    except Unreadable:
-        return {}
 
 
 def _read_fingerprint(path: Path, planned: Mapping[str, Any]) -> dict[str, Any]:

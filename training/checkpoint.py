@@ -15,7 +15,7 @@ from pathlib import Path
 
 from training.loss_scale import LossScale
 from training.state import Arrays, State
-from training.tensor_file import TYPES, reserve, size_bytes, write_tensors
+from training.tensor_file import TYPES, Rest, reserve, size_bytes, write_tensors
 
 MODEL_FILE, OPTIMIZER_FILE, MANIFEST = "model.safetensors", "optimizer.safetensors", "manifest.json"
 GRADIENTS_FILE = "gradients.safetensors"
@@ -23,7 +23,6 @@ OWN_DIGEST = "manifest_sha256"
 MANIFEST_LIMIT_BYTES = 2**20
 """Ours have less than a thousandth of it."""
 SET_ASIDE = "set-aside-"
-Rest = Callable[[float], object]
 
 
 class CheckpointError(ValueError):
@@ -36,7 +35,7 @@ def save(
     """Write `folder/step-XXXXXXXX`; of its siblings leave the newest `keep` (at least one) and the best.
 
     `extra` goes into the manifest beside the step and the recipe id; the best has the least `eval_loss` there.
-    rest: called now and then with the seconds that were worked since; a write in the background may wait in it.
+    rest: called now and then, as tensor_file.Rest says.
     Raises OSError where the disk refuses; then nothing of this checkpoint stays, and every older one does.
     """
     is_new = not folder.exists()

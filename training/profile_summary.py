@@ -8,11 +8,10 @@
 docs/performance.md says what each figure means.
 """
 
-import json
 import os
 from typing import Any
 
-from telemetry.run_log import write_json
+from telemetry.run_log import read_object, write_json
 from training.run import Run
 from training.trace import COMMUNICATION, PARTS, Lane, summarise
 
@@ -35,10 +34,7 @@ def write_summary(run: Run, steps: range) -> list[str]:
     folder = run.run_dir / FOLDER
     devices, missing = [], []
     for rank in range(run.world.num_processes):
-        try:
-            content = json.loads((folder / f"rank-{rank}.json").read_bytes())
-        except (OSError, ValueError):
-            content = {}
+        content = read_object(folder / f"rank-{rank}.json")
         if content.get("first_step") == steps[0]:  # of this start, not of one that was resumed
             devices += content["devices"]
         else:

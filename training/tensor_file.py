@@ -27,6 +27,8 @@ PIECE_BYTES = 2**18
 again, whose bandwidth the steps need. The interpreter's lock is free meanwhile, so training goes on."""
 REST_BYTES = 2**22
 """What is written from one rest to the next: some milliseconds of work."""
+Rest = Callable[[float], object]
+"""Called with the seconds that were worked since the last call; a write in the background may wait in it."""
 CANNOT_RESERVE = (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS)
 
 
@@ -59,13 +61,11 @@ def allocate(handle: int, num_bytes: int) -> None:
         raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
 
 
-def write_tensors(
-    path: Path, arrays: Arrays, *, durable: bool, rest: Callable[[float], object] | None = None
-) -> str:
+def write_tensors(path: Path, arrays: Arrays, *, durable: bool, rest: Rest | None = None) -> str:
     """Fill a reserved file, byte for byte as safetensors does it; returns its SHA-256 in hex.
 
     Arrays may be views in any order of memory: each is made contiguous by itself. `durable` waits for the disk.
-    rest: called after every REST_BYTES with the seconds that they took; it may wait. Raises OSError.
+    rest: called after every REST_BYTES. Raises OSError.
     """
     digest = hashlib.sha256()
     with path.open("r+b", buffering=0) as file:

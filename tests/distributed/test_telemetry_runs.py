@@ -95,15 +95,10 @@ def one_of_those_runs(folder: Path, name: str) -> tuple[FakeNvml, str]:
 def test_whatever_happens_to_nvml_the_losses_are_the_same(tmp_path: Path) -> None:
     """At once or in mid-run: lost, crashed, hanging, of another version, or without a sampler."""
     with ThreadPoolExecutor(2) as pool:
-        ended = dict(
-            zip(
-                HAPPENS, pool.map(lambda name: one_of_those_runs(tmp_path / name, name), HAPPENS), strict=True
-            )
-        )
-    runs, output = (
-        {name: tmp_path / name / "run" for name in ended},
-        {n: text for n, (_, text) in ended.items()},
-    )
+        ended = pool.map(lambda name: one_of_those_runs(tmp_path / name, name), HAPPENS)
+        libraries, outputs = zip(*ended, strict=True)
+    runs = {name: tmp_path / name / "run" for name in HAPPENS}
+    output = dict(zip(HAPPENS, outputs, strict=True))
     assert samples(runs["without"], "start") == []
     for name in output:
         assert losses(runs[name]) == losses(runs["without"]), name
@@ -118,7 +113,7 @@ def test_whatever_happens_to_nvml_the_losses_are_the_same(tmp_path: Path) -> Non
     assert others[-1]["t_monotonic_s"] > lost[0]["t_monotonic_s"]
     assert others[-1]["utilization_percent"] is not None
     assert json.loads((runs["whole"] / "summary.json").read_text())["devices"] == []  # it trained on the CPU
-    assert [library.forbidden_calls() for library, _ in ended.values()] == [[]] * len(HAPPENS)
+    assert [library.forbidden_calls() for library in libraries] == [[]] * len(HAPPENS)
 
 
 def test_a_run_that_said_that_it_was_on_gpus_has_their_figures(library: FakeNvml, tmp_path: Path) -> None:
