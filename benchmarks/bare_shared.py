@@ -10,6 +10,7 @@ import numpy as np
 
 from data.digits import Digits
 from data.stdlib import read_stdlib
+from data.synthetic import SyntheticImages, SyntheticTokens
 
 RANK_VARIABLES = ("RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "HOROVOD_RANK")
 """Where torchrun, Open MPI, MPICH's kind and horovodrun leave a process's rank."""
@@ -18,20 +19,36 @@ RANK_VARIABLES = ("RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK", "HOROVOD_RANK")
 def load(recipe: dict) -> tuple[np.ndarray, np.ndarray]:
     """Inputs and targets of every training sample, uint8 [n, S, S, 3] and int32 [n], or uint8 [n, T] twice.
 
-    Raises ValueError for a source that is not embedded.
+    Of the synthetic source one global batch (its tokens are int32), of which a worker takes the same part at every
+    step, as Horovod's synthetic benchmarks do. Raises ValueError for a source that is not embedded.
     """
-    source, model = recipe["data"]["source"], recipe["model"]
+    source, model, seed = recipe["data"]["source"], recipe["model"], recipe["seed"]
     if source == "digits":
         digits = Digits("train", model["image_size"], model["num_classes"])
-        everything = np.arange(digits.num_samples)
-        samples = digits.batch(everything, np.zeros_like(everything))
-        return samples["inputs"], samples["targets"]
+        return whole(digits, digits.num_samples)
     if source == "stdlib":
         length = model["context"] + 1
         text = read_stdlib("train").copy()  # torch wants it writable
         windows = np.lib.stride_tricks.sliding_window_view(text, length, writeable=True)[:: length - 1]
         return windows[:, :-1], windows[:, 1:]
-    raise ValueError(f"data.source: found {source!r}, but the bare loops have digits and stdlib only")
+    if source == "synthetic" and "image_size" in model:
+        images = SyntheticImages("train", model["image_size"], model["num_classes"], seed)
+        return whole(images, recipe["data"]["global_batch"])
+    if source == "synthetic":
+        tokens = SyntheticTokens("train", model["context"], model["vocabulary"], seed)
+        return whole(tokens, recipe["data"]["global_batch"])
+    raise ValueError(
+        f"data.source: found {source!r}, but the bare loops have digits, stdlib and synthetic only"
+    )
+
+
+def whole(
+    source: Digits | SyntheticImages | SyntheticTokens, num_samples: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Its first samples as one batch."""
+    ids = np.arange(num_samples)
+    samples = source.batch(ids, np.zeros_like(ids))
+    return samples["inputs"], samples["targets"]
 
 
 class Windows:

@@ -59,9 +59,11 @@ if hvd:
     hvd.broadcast_parameters(model.state_dict(), root_rank=0)
     optimizer = hvd.DistributedOptimizer(optimizer, model.named_parameters(), op=hvd.Average)
 
+share = data["global_batch"] // workers
 windows = Windows()
 for step in range(1, recipe["steps"] + 1):
-    chosen = torch.randint(len(inputs), (data["global_batch"] // workers,), device=device)
+    is_fixed = data["source"] == "synthetic"
+    chosen = slice(share) if is_fixed else torch.randint(len(inputs), (share,), device=device)
     batch, labels = inputs[chosen], targets[chosen].long()
     batch = batch.to(dtype).sub_(127.5).div_(64) if is_image else batch.long()
     logits, smoothing = replica(batch), rule["label_smoothing"]

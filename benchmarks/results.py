@@ -26,15 +26,15 @@ def table_row(
 ) -> str:
     """A row: absolute values times `scale`, the ratio, and whether `judged` keeps to the target."""
     values = [f"{value * scale:,.4g} {unit}" for value in (ratio.ours, ratio.theirs)]
-    cells = [name, *values, f"{ratio.value:.3f}", f"{ratio.low:.3f} to {ratio.high:.3f}", "", ""]
-    if target is not None:
-        met = judged >= target if at_least else judged <= target
-        cells[-2:] = [f"{'≥' if at_least else '≤'} {_target(target)}", "met" if met else "**missed**"]
-    return table_line(cells)
+    cells = [name, *values, f"{ratio.value:.3f}", f"{ratio.low:.3f} to {ratio.high:.3f}"]
+    return table_line([*cells, *(("", "") if target is None else verdict(judged, target, at_least))])
 
 
-def _target(target: float) -> str:
-    return f"{target:.2f}" if round(target, 2) == target else f"{target:g}"
+def verdict(judged: float, target: float, at_least: bool = False) -> tuple[str, str]:
+    """The last two cells of a row: the target, and whether it is met."""
+    met = judged >= target if at_least else judged <= target
+    shown = f"{target:.2f}" if round(target, 2) == target else f"{target:g}"
+    return f"{'≥' if at_least else '≤'} {shown}", "met" if met else "**missed**"
 
 
 def section(title: str, header: Sequence[str], rows: Sequence[str], notes: str) -> str:

@@ -1,11 +1,15 @@
 import os
 import subprocess
+import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from benchmarks.bare_shared import load
 from benchmarks.duel import Effort
 from benchmarks.race import bare_entry, our_entry, race_overrides, startable_strategies
+from data.synthetic import SyntheticImages, SyntheticTokens
 from launchers import commands, prefixes
 from training.problems import UsageError
 
@@ -69,3 +73,17 @@ def test_the_bare_loop_under_horovod_combines_the_gradients(strategy: str, tmp_p
     assert len(weights) == 2
     assert len(set(weights)) == 1  # each rank draws its own batches
     assert sum('{"step": 1,' in line for line in output) == 1  # rank 0 alone reports
+
+
+@pytest.mark.parametrize("family", ["image_size = 8\nnum_classes = 4", "context = 8\nvocabulary = 16"])
+def test_a_synthetic_batch_is_the_one_that_our_scripts_train_on(family: str) -> None:
+    model = tomllib.loads(family)
+    recipe = {"seed": 5, "model": model, "data": {"source": "synthetic", "global_batch": 6}}
+    inputs, targets = load(recipe)
+    is_image = "image_size" in model
+    expected = (SyntheticImages if is_image else SyntheticTokens)("train", *model.values(), seed=5)
+    ids = np.arange(6)
+    assert np.array_equal(inputs, expected.batch(ids, 0 * ids)["inputs"])
+    assert targets.shape == ((6,) if is_image else (6, 8))
+    with pytest.raises(ValueError, match=r"data\.source: found 'images'"):
+        load(recipe | {"data": {"source": "images", "global_batch": 6}})

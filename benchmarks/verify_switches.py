@@ -1,0 +1,157 @@
+"""Each switch of a recipe's [performance], held by launchers.verify to the training without it, in one table.
+
+    python -m benchmarks.verify_switches --precisions float32,bf16
+
+Writes a section into benchmarks/RESULTS.md; ends with 1 where a run is not the same training. Takes half an hour on
+2 CPU cores.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.results import RESULTS, section, table_line, write_section
+from launchers.commands import LAUNCHERS
+from launchers.environment import CHECKOUT
+from training.options import parse, warn
+from training.problems import EXIT_DONE, EXIT_FAILED, EXIT_USAGE, UsageError
+from training.process import guarded
+
+HEADER = (
+    "switch",
+    "precision",
+    "strategies",
+    "runs alike",
+    "loss, bound",
+    "gradient, bound",
+    "update, bound",
+)
+COMPARED = ("loss", "gradient", "update")
+
+
+@dataclass(frozen=True)
+class Case:
+    """A switch, the strategies that have it (the others leave it alone), and a recipe on which it does something."""
+
+    strategies: tuple[str, ...]
+    recipe: str = "verify-gpt"
+    overrides: tuple[str, ...] = ()
+    precision: str | None = None
+    """The one in which the recipe can be compared, where that is not any."""
+
+
+ALL = tuple(LAUNCHERS)
+TORCH = tuple(name for name in ALL if name.startswith("torch-"))
+TENSORFLOW = tuple(name for name in ALL if name.startswith("tf-"))
+DISTRIBUTED = tuple(name for name in ALL if not name.endswith("-single"))
+CASES = {
+    "compile=true": Case(TORCH),
+    "xla=true": Case(TENSORFLOW),
+    "fused_optimizer=false": Case(TORCH),
+    "flash_attention=false": Case(TORCH),
+    "activation_checkpointing=true": Case(ALL),
+    # Convolutions' alone. A ResNet's bounds mean something in float64 only: docs/matching.md.
+    "channels_last=true": Case(TORCH, "verify-resnet", precision="float64"),
+    "bucket_mib=1": Case(DISTRIBUTED, overrides=("model.width=256",)),  # 6 MiB: several buckets
+    "static_graph=true": Case(("torch-ddp",)),
+    "gradient_compression=bf16": Case(("torch-ddp", "tf-mirrored")),
+    "gradient_compression=fp16": Case(DISTRIBUTED),
+}
+"""What is no default, of all that [performance] has but the loader's two."""
+
+
+@dataclass
+class VerifySwitchesOptions:
+    """Hold each switch of speed to the training without it."""
+
+    switches: str = "all"
+    """`all`, or some of those in the table, separated by commas: compile=true,xla=true."""
+    precisions: str = "float32,bf16"
+    """Separated by commas; channels_last is verified in float64 alone."""
+    workers: str = "1,2"
+    """Worker counts, separated by commas; -single strategies run with 1."""
+    steps: int = 5
+    """Optimizer steps of each run."""
+    results: Path = RESULTS
+    """The Markdown file to write into."""
+
+
+def main() -> int:
+    """One table, written anew with each row that is there. Returns 0 if all runs are alike, 1 if not."""
+    options = parse(VerifySwitchesOptions, "python -m benchmarks.verify_switches")
+    chosen = list(CASES) if options.switches == "all" else options.switches.split(",")
+    for switch in chosen:
+        if switch not in CASES:
+            raise UsageError(f"--switches: found {switch!r}, expected all or some of: {', '.join(CASES)}")
+    title = f"Switches, held to the training without: {options.switches}, {options.precisions}"
+    rows: list[str] = []
+    passed = True
+    for switch in chosen:
+        for precision in precisions_of(CASES[switch], options.precisions):
+            report = verify(switch, precision, options)
+            passed = passed and report["passed"]
+            rows.append(row(switch, report))
+            print(rows[-1], flush=True)
+            write_section(options.results, title, section(title, HEADER, rows, notes(options)))
+    return EXIT_DONE if passed else EXIT_FAILED
+
+
+def precisions_of(case: Case, asked: str) -> list[str]:
+    """Those asked for, unless the case has one of its own."""
+    return [case.precision] if case.precision else asked.split(",")
+
+
+def verify(switch: str, precision: str, options: VerifySwitchesOptions) -> dict[str, Any]:
+    """The report of one launchers.verify. Raises UsageError where that could not begin."""
+    case = CASES[switch]
+    arguments = ["--recipe", case.recipe, "--strategies", ",".join(case.strategies), "--mode", "one-step"]
+    arguments += ["--precision", precision, "--workers", options.workers, "--steps", str(options.steps)]
+    arguments += ["--set", *case.overrides] if case.overrides else []
+    with tempfile.TemporaryDirectory(prefix="verify-switches-") as folder:
+        report = Path(folder, "report.json")
+        command = [sys.executable, "-m", "launchers.verify", *arguments]
+        command += ["--switch", f"performance.{switch}", "--report", str(report)]
+        code = subprocess.run(command, cwd=CHECKOUT, stdout=sys.stderr).returncode
+        if code == EXIT_USAGE or not report.exists():
+            raise UsageError(f"{switch}, {precision}: launchers.verify did not begin; it says why above")
+        content: dict[str, Any] = json.loads(report.read_text())
+    for run in content["recipes"][0]["runs"]:
+        for failure in run["failures"]:
+            warn(f"{switch}, {precision}: {run['strategy']} x {run['workers']}: {failure}")
+    return content
+
+
+def row(switch: str, report: dict[str, Any]) -> str:
+    """Runs that are alike, and of each figure the worst of all runs beside the bound that this run was held to."""
+    runs = report["recipes"][0]["runs"]
+    strategies = list(dict.fromkeys(run["strategy"] for run in runs))
+    alike = f"{sum(run['passed'] for run in runs)} of {len(runs)}"
+    cells = [f"`{switch}`", report["precision"], shortened(strategies), alike]
+    for figure in COMPARED:
+        seen = [run["worst"][figure] for run in runs if figure in run["worst"]]
+        worst = max(seen, key=lambda each: each["value"] / each["bound"], default=None)
+        cells.append("n/a" if worst is None else f"{worst['value']:.1e}, {worst['bound']:.0e}")
+    return table_line(cells)
+
+
+def shortened(strategies: list[str]) -> str:
+    """`torch-*` for all of PyTorch's, and so on."""
+    names = {ALL: "all", TORCH: "torch-*", TENSORFLOW: "tf-*", DISTRIBUTED: "all of several workers"}
+    return names.get(tuple(strategies), ", ".join(strategies))
+
+
+def notes(options: VerifySwitchesOptions) -> str:
+    """What stands below the table."""
+    return (
+        "The reference is torch-single without the switch; each run starts each step from the reference's state. Of "
+        f"all runs, over {options.steps} steps with {options.workers.replace(',', ' and ')} workers, the worst against "
+        "its bound (docs/matching.md). Strategies that have no such switch are left out."
+    )
+
+
+if __name__ == "__main__":
+    raise SystemExit(guarded(main))

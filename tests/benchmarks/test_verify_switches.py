@@ -1,0 +1,80 @@
+import json
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from benchmarks import verify_switches
+from benchmarks.verify_switches import CASES, HEADER, TORCH, precisions_of, row
+from recipes.recipe import PerformanceConfig, load_recipe
+from training.problems import EXIT_FAILED, UsageError
+
+OF_THE_LOADER = {"loader_workers", "prefetch_batches"}
+
+
+def report(value: float, bound: float = 1e-5) -> dict:
+    """Of two runs, the second of which differs by `value`."""
+    figures = [
+        {kind: {"value": each, "bound": bound} for kind in ("loss", "gradient")} for each in (1e-9, value)
+    ]
+    runs = [
+        {"strategy": "torch-ddp", "workers": 2, "passed": each["loss"]["value"] <= bound, "worst": each}
+        | {"failures": [] if each["loss"]["value"] <= bound else ["loss: first over 1e-05 at step 3"]}
+        for each in figures
+    ]
+    passed = all(run["passed"] for run in runs)
+    return {"precision": "bf16", "passed": passed, "recipes": [{"runs": runs}]}
+
+
+def test_every_switch_has_a_case_that_changes_its_recipe() -> None:
+    assert {switch.split("=")[0] for switch in CASES} == {
+        each.name for each in fields(PerformanceConfig)
+    } - OF_THE_LOADER
+    for switch, case in CASES.items():
+        without = load_recipe(case.recipe, case.overrides)
+        assert load_recipe(case.recipe, (*case.overrides, f"performance.{switch}")) != without
+
+
+def test_a_row_shows_the_worst_of_all_runs_beside_its_bound() -> None:
+    cells = row("static_graph=true", report(2e-6))
+    assert (
+        cells == "| `static_graph=true` | bf16 | torch-ddp | 2 of 2 | 2.0e-06, 1e-05 | 2.0e-06, 1e-05 | n/a |"
+    )
+    assert cells.count("|") == len(HEADER) + 1
+    assert "| 1 of 2 |" in row("static_graph=true", report(2e-5))
+
+
+def test_a_recipe_that_needs_its_own_precision_has_it() -> None:
+    assert precisions_of(CASES["channels_last=true"], "float32,bf16") == ["float64"]
+    assert precisions_of(CASES["compile=true"], "float32,bf16") == ["float32", "bf16"]
+    assert all(name.startswith("torch-") for name in TORCH)
+
+
+def test_a_run_that_is_not_the_same_training_ends_with_1(tmp_path: Path, monkeypatch, capsys) -> None:
+    results = tmp_path / "RESULTS.md"
+    program = ["race", "--switches", "static_graph=true", "--precisions", "bf16", "--results", str(results)]
+    monkeypatch.setattr(sys, "argv", program)
+    monkeypatch.setattr(verify_switches, "verify", lambda *_: report(2e-5))
+    assert verify_switches.main() == EXIT_FAILED
+    assert "| `static_graph=true` | bf16 | torch-ddp | 1 of 2 |" in results.read_text()
+    monkeypatch.setattr(sys, "argv", ["race", "--switches", "static_graph"])
+    with pytest.raises(UsageError, match=r"^--switches: found 'static_graph', expected all or some of: "):
+        verify_switches.main()
+
+
+def test_verify_is_asked_for_this_switch_and_its_report_read(tmp_path: Path, monkeypatch) -> None:
+    asked: list[list[str]] = []
+
+    def run(command: list[str], **_: object) -> object:
+        asked.append(command)
+        Path(command[-1]).write_text(json.dumps(report(2e-6)))
+        return type("Ended", (), {"returncode": 0})
+
+    monkeypatch.setattr(verify_switches.subprocess, "run", run)
+    options = verify_switches.VerifySwitchesOptions(steps=3)
+    assert verify_switches.verify("bucket_mib=1", "float32", options) == report(2e-6)
+    words = asked[0]
+    assert words[words.index("--switch") + 1] == "performance.bucket_mib=1"
+    assert words[words.index("--set") + 1] == "model.width=256"
+    assert words[words.index("--precision") + 1] == "float32"
