@@ -13,6 +13,7 @@ from benchmarks.duel import Effort, Side, duel, step_ratio
 from benchmarks.interval import ratio_of_medians
 from benchmarks.race import our_entry, race_overrides, startable_strategies
 from benchmarks.results import RESULTS, section, table_line, write_section
+from benchmarks.verify_switches import strategies_with
 from launchers.commands import LAUNCHERS
 from recipes.recipe import load_recipe
 from training.options import Overrides, flattened, parse
@@ -35,7 +36,7 @@ class SwitchesOptions(Effort):
     strategies: str = "torch-single"
     """Which, separated by commas; several workers each but for the -single ones."""
     switches: str = "performance.compile=true"
-    """Overrides of the side with, separated by commas; those of one switch by `+`."""
+    """Overrides of the side with, separated by commas; those of one switch by `+`. A strategy without it has no row."""
     workers: int = 2
     """Workers of every strategy but the -single ones."""
     recipe: str = "digits-resnet18"
@@ -52,13 +53,15 @@ def main() -> int:
     strategies = startable_strategies(options.strategies, LAUNCHERS)
     given = flattened(options.set)
     switches = [tuple(switch.split("+")) for switch in options.switches.split(",")]
-    check(options.recipe, given, switches)
+    check(options.recipe, given, switches, strategies)
     title = f"Switches, {', '.join((options.recipe, *given))}: {', '.join(strategies)}"
     print(title)
     rows: list[str] = []
     for strategy in strategies:
         workers = 1 if strategy.endswith("-single") else options.workers
         for switch in switches:
+            if not has(strategy, switch):
+                continue
             print(f"{strategy}, {' '.join(switch)}")
             without, having = (
                 partial(
@@ -73,15 +76,25 @@ def main() -> int:
     return EXIT_DONE
 
 
-def check(recipe: str, given: tuple[str, ...], switches: list[tuple[str, ...]]) -> None:
+def has(strategy: str, switch: tuple[str, ...]) -> bool:
+    """Whether the strategy does something at each of the overrides."""
+    return all(strategy in strategies_with(override) for override in switch)
+
+
+def check(
+    recipe: str, given: tuple[str, ...], switches: list[tuple[str, ...]], strategies: list[str]
+) -> None:
     """Raises UsageError for a switch that changes nothing, or more than speed."""
     for switch in switches:
+        name = "+".join(switch)
         for override in switch:
             if not override.startswith("performance."):
                 raise UsageError(f"--switches: found {override!r}, expected performance.key=value")
         if load_recipe(recipe, (*given, *switch)) == load_recipe(recipe, given):
+            raise UsageError(f"--switches: {name} is what {recipe} says already; name another value")
+        if not any(has(strategy, switch) for strategy in strategies):
             raise UsageError(
-                f"--switches: {'+'.join(switch)} is what {recipe} says already; name another value"
+                f"--switches: none of {', '.join(strategies)} has {name}; docs/performance.md says which do"
             )
 
 

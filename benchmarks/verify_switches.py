@@ -64,6 +64,13 @@ CASES = {
 """What is no default, of all that [performance] has but the loader's two."""
 
 
+def strategies_with(override: str) -> set[str]:
+    """Those that do something at `performance.key=value`, whatever the value."""
+    key = override.removeprefix("performance.").partition("=")[0]
+    cases = [case for switch, case in CASES.items() if switch.partition("=")[0] == key]
+    return {strategy for case in cases for strategy in case.strategies}
+
+
 @dataclass
 class VerifySwitchesOptions:
     """Hold each switch of speed to the training without it."""

@@ -21,9 +21,10 @@ def test_a_row_says_what_the_switch_gains_in_time_and_memory() -> None:
         (("steps=3",), "expected performance.key=value"),
         (("performance.xla=true", "seed=1"), "found 'seed=1'"),
         (("performance.xla=false",), "performance.xla=false is what stdlib-gpt says already"),
+        (("performance.static_graph=true",), "none of tf-single has performance.static_graph=true"),
     ],
 )
 def test_a_switch_that_is_none_is_refused(switch: tuple[str, ...], named: str) -> None:
-    check("stdlib-gpt", (), [("performance.xla=true",)])
+    check("stdlib-gpt", (), [("performance.xla=true",)], ["tf-single"])
     with pytest.raises(UsageError, match=named):
-        check("stdlib-gpt", (), [("performance.xla=true",), switch])
+        check("stdlib-gpt", (), [("performance.xla=true",), switch], ["tf-single"])

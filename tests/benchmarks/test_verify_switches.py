@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import verify_switches
-from benchmarks.verify_switches import CASES, HEADER, TORCH, precisions_of, row
+from benchmarks.verify_switches import CASES, HEADER, TORCH, precisions_of, row, strategies_with
+from launchers.commands import LAUNCHERS
 from recipes.recipe import PerformanceConfig, load_recipe
 from training.problems import EXIT_FAILED, UsageError
 
@@ -34,6 +35,14 @@ def test_every_switch_has_a_case_that_changes_its_recipe() -> None:
     for switch, case in CASES.items():
         without = load_recipe(case.recipe, case.overrides)
         assert load_recipe(case.recipe, (*case.overrides, f"performance.{switch}")) != without
+
+
+def test_a_strategy_has_a_switch_whatever_the_value() -> None:
+    assert strategies_with("performance.static_graph=true") == {"torch-ddp"}
+    assert strategies_with("performance.bucket_mib=25") == {*LAUNCHERS} - {"torch-single", "tf-single"}
+    assert strategies_with("performance.gradient_compression=bf16") >= {
+        "tf-horovod"
+    }  # which refuses this value
 
 
 def test_a_row_shows_the_worst_of_all_runs_beside_its_bound() -> None:
