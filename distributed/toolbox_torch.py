@@ -13,6 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from distributed import compile_torch
 from distributed.devices import warn_of_devices
+from distributed.host_memory import keep_freed_memory
 from distributed.optimizer_torch import Optimizer, host_copies
 from models.layout_torch import named_buffers, named_parameters
 from models.losses_torch import correct_count, cross_entropy_sum
@@ -64,6 +65,7 @@ def choose_device(run: Run) -> torch.device:
     else:
         device = torch.device("cpu")
         torch.set_num_threads(1)
+        keep_freed_memory()
     if _compiles(run):
         compile_torch.check_compiler(device)
     return device
