@@ -20,7 +20,7 @@ export GIVEN $(VARIABLES)
 # So that python -m finds the packages of this checkout, and no others, even under PYTHONSAFEPATH.
 export PYTHONPATH := $(CURDIR)
 
-.PHONY: setup horovod test faults study verify lint clean
+.PHONY: setup horovod test faults bench study verify lint clean
 
 # Where Horovod cannot be built it says so, and the four strategies that do without it are set up all the same.
 setup:
@@ -40,6 +40,26 @@ test: setup
 # Every fault under every strategy (docs/reliability.md), of which make test has a choice; under an hour on 2 cores.
 faults: setup
 	TRIMARAN_FUZZ_EXAMPLES=8 .venv/bin/python -m pytest tests/faults -m "faults_all or not faults_all"
+
+# The races of benchmarks/RESULTS.md that any machine can run, one after the other: hours, in which it has nothing else
+# to do.
+RACE = .venv/bin/python -m benchmarks
+bench: setup
+	$(RACE).verify_switches
+	$(RACE).race --recipe digits-resnet18
+	$(RACE).race --recipe stdlib-gpt
+	$(RACE).race --recipe digits-resnet18 --set data.source=synthetic --strategies torch-horovod,tf-horovod
+	$(RACE).race_strategies
+	$(RACE).race_strategies --workers 1 --strategies torch-ddp
+	$(RACE).race_switches --recipe stdlib-gpt --strategies torch-ddp --set model.width=384 data.global_batch=4 \
+		performance.bucket_mib=1000 --switches performance.bucket_mib=4
+	$(RACE).race_switches --recipe stdlib-gpt --strategies torch-single,tf-single --switches all
+	$(RACE).race_switches --recipe digits-resnet18 --strategies torch-single,tf-single --switches all
+	$(RACE).race_switches --recipe digits-resnet18 --strategies torch-ddp --switches all
+	$(RACE).race_telemetry
+	$(RACE).race_checkpoints
+	$(RACE).race_loaders
+	$(RACE).race_input
 
 study: setup
 	.venv/bin/python -m scaling.study

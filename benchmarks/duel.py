@@ -1,6 +1,7 @@
 """Two programs raced against each other: pairs of fresh processes, whose windows take turns A B B A."""
 
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -8,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import cycle
 from pathlib import Path
+from typing import NoReturn
 
 from benchmarks.contestant import Contestant, Entry, Window
 from benchmarks.interval import Ratio, ratio_of_medians
@@ -53,6 +55,7 @@ class Side:
 
 def duel(first: MakeEntry, second: MakeEntry, effort: Effort) -> tuple[Side, Side]:
     """Race until the interval of the step time is narrow enough. Raises RuntimeError where a program fails."""
+    signal.signal(signal.SIGTERM, _end)
     sides = (Side(), Side())
     deadline = time.monotonic() + 60 * effort.max_minutes
     for number, order in zip(range(effort.max_pairs), cycle(((0, 1), (1, 0))), strict=False):
@@ -67,6 +70,11 @@ def duel(first: MakeEntry, second: MakeEntry, effort: Effort) -> tuple[Side, Sid
         if precise or time.monotonic() > deadline:
             break
     return sides
+
+
+def _end(number: int, _: object) -> NoReturn:
+    """By way of the `finally` that kills the contestants: one that stands still would stand there for ever."""
+    raise SystemExit(128 + number)
 
 
 def step_ratio(ours: Side, theirs: Side) -> Ratio:

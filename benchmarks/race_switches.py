@@ -13,7 +13,7 @@ from benchmarks.duel import Effort, Side, duel, step_ratio
 from benchmarks.interval import ratio_of_medians
 from benchmarks.race import our_entry, race_overrides, startable_strategies
 from benchmarks.results import RESULTS, section, table_line, write_section
-from benchmarks.verify_switches import strategies_with
+from benchmarks.verify_switches import CASES, strategies_with
 from launchers.commands import LAUNCHERS
 from recipes.recipe import load_recipe
 from training.options import Overrides, flattened, parse
@@ -36,7 +36,8 @@ class SwitchesOptions(Effort):
     strategies: str = "torch-single"
     """Which, separated by commas; several workers each but for the -single ones."""
     switches: str = "performance.compile=true"
-    """Overrides of the side with, separated by commas; those of one switch by `+`. A strategy without it has no row."""
+    """`all`, or overrides of the side with, separated by commas, those of one switch by `+`. What a strategy does not
+    have it leaves out."""
     workers: int = 2
     """Workers of every strategy but the -single ones."""
     recipe: str = "digits-resnet18"
@@ -52,7 +53,11 @@ def main() -> int:
     options = parse(SwitchesOptions, "python -m benchmarks.race_switches")
     strategies = startable_strategies(options.strategies, LAUNCHERS)
     given = flattened(options.set)
-    switches = [tuple(switch.split("+")) for switch in options.switches.split(",")]
+    switches = (
+        switches_of(load_recipe(options.recipe, given).model.family, strategies)
+        if options.switches == "all"
+        else [tuple(switch.split("+")) for switch in options.switches.split(",")]
+    )
     check(options.recipe, given, switches, strategies)
     title = f"Switches, {', '.join((options.recipe, *given))}: {', '.join(strategies)}"
     print(title)
@@ -74,6 +79,15 @@ def main() -> int:
             write_section(options.results, title, text)
     print(text)
     return EXIT_DONE
+
+
+def switches_of(family: str, strategies: list[str]) -> list[tuple[str, ...]]:
+    """All that one of the strategies has for such models, at values that are no default."""
+    return [
+        (f"performance.{switch}",)
+        for switch, case in CASES.items()
+        if case.family in (None, family) and {*case.strategies} & {*strategies}
+    ]
 
 
 def has(strategy: str, switch: tuple[str, ...]) -> bool:

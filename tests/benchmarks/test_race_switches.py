@@ -2,7 +2,7 @@ import pytest
 
 from benchmarks.contestant import Window
 from benchmarks.duel import Side
-from benchmarks.race_switches import HEADER, check, row
+from benchmarks.race_switches import HEADER, check, row, switches_of
 from training.problems import UsageError
 
 
@@ -28,3 +28,15 @@ def test_a_switch_that_is_none_is_refused(switch: tuple[str, ...], named: str) -
     check("stdlib-gpt", (), [("performance.xla=true",)], ["tf-single"])
     with pytest.raises(UsageError, match=named):
         check("stdlib-gpt", (), [("performance.xla=true",), switch], ["tf-single"])
+
+
+def test_all_switches_are_those_of_the_strategies_and_the_model() -> None:
+    names = [switch.removeprefix("performance.") for (switch,) in switches_of("resnet", ["torch-single"])]
+    assert names == [
+        "compile=true",
+        "fused_optimizer=false",
+        "activation_checkpointing=true",
+        "channels_last=true",
+    ]
+    assert ("performance.flash_attention=false",) in switches_of("gpt", ["tf-single", "torch-single"])
+    assert ("performance.xla=true",) in switches_of("gpt", ["tf-single"])
