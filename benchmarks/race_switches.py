@@ -5,10 +5,12 @@
 Writes a section into benchmarks/RESULTS.md.
 """
 
-from dataclasses import dataclass, field
+import re
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+from benchmarks.contestant import Entry
 from benchmarks.duel import Effort, Side, duel, step_ratio
 from benchmarks.interval import ratio_of_medians
 from benchmarks.race import our_entry, race_overrides, startable_strategies
@@ -20,6 +22,8 @@ from training.options import Overrides, flattened, parse
 from training.problems import EXIT_DONE, UsageError
 from training.process import guarded
 
+VARIABLE = re.compile(r"[A-Z][A-Z0-9_]*=")
+"""How an override begins that is none of the recipe's but a variable of the environment."""
 HEADER = ("switch", "strategy", "step without", "step with", "ratio", "95 % interval", "peak memory", "pairs")
 
 
@@ -36,8 +40,8 @@ class SwitchesOptions(Effort):
     strategies: str = "torch-single"
     """Which, separated by commas; several workers each but for the -single ones."""
     switches: str = "performance.compile=true"
-    """`all`, or overrides of the side with, separated by commas, those of one switch by `+`. What a strategy does not
-    have it leaves out."""
+    """`all`, or overrides of the side with, separated by commas, those of one switch by `+`; NAME=VALUE sets a variable
+    of its environment. What a strategy does not have it leaves out."""
     workers: int = 2
     """Workers of every strategy but the -single ones."""
     recipe: str = "digits-resnet18"
@@ -68,17 +72,30 @@ def main() -> int:
             if not has(strategy, switch):
                 continue
             print(f"{strategy}, {' '.join(switch)}")
-            without, having = (
-                partial(
-                    our_entry, strategy, workers, options.recipe, race_overrides((*given, *more), options)
-                )
-                for more in ((), switch)
-            )
+            common = (strategy, workers, options.recipe)
+            without = partial(our_entry, *common, race_overrides(given, options))
+            having = partial(switched_entry, *common, given, switch, options)
             rows.append(row(switch, f"{strategy} x {workers}", *duel(without, having, options)))
             text = section(title, HEADER, rows, notes(options))
             write_section(options.results, title, text)
     print(text)
     return EXIT_DONE
+
+
+def switched_entry(
+    strategy: str,
+    workers: int,
+    recipe: str,
+    given: tuple[str, ...],
+    switch: tuple[str, ...],
+    effort: Effort,
+    folder: Path,
+) -> Entry:
+    """Our script with the switch, in its recipe or its environment."""
+    variables = dict(each.split("=", 1) for each in switch if VARIABLE.match(each))
+    overrides = (each for each in switch if not VARIABLE.match(each))
+    entry = our_entry(strategy, workers, recipe, race_overrides((*given, *overrides), effort), folder)
+    return replace(entry, environment={**entry.environment, **variables})
 
 
 def switches_of(family: str, strategies: list[str]) -> list[tuple[str, ...]]:
@@ -92,7 +109,7 @@ def switches_of(family: str, strategies: list[str]) -> list[tuple[str, ...]]:
 
 def has(strategy: str, switch: tuple[str, ...]) -> bool:
     """Whether the strategy does something at each of the overrides."""
-    return all(strategy in strategies_with(override) for override in switch)
+    return all(VARIABLE.match(each) or strategy in strategies_with(each) for each in switch)
 
 
 def check(
@@ -101,10 +118,13 @@ def check(
     """Raises UsageError for a switch that changes nothing, or more than speed."""
     for switch in switches:
         name = "+".join(switch)
-        for override in switch:
+        overrides = tuple(each for each in switch if not VARIABLE.match(each))
+        for override in overrides:
             if not override.startswith("performance."):
-                raise UsageError(f"--switches: found {override!r}, expected performance.key=value")
-        if load_recipe(recipe, (*given, *switch)) == load_recipe(recipe, given):
+                raise UsageError(
+                    f"--switches: found {override!r}, expected performance.key=value or NAME=VALUE"
+                )
+        if overrides and load_recipe(recipe, (*given, *overrides)) == load_recipe(recipe, given):
             raise UsageError(f"--switches: {name} is what {recipe} says already; name another value")
         if not any(has(strategy, switch) for strategy in strategies):
             raise UsageError(

@@ -1,8 +1,10 @@
+from pathlib import Path
+
 import pytest
 
 from benchmarks.contestant import Window
-from benchmarks.duel import Side
-from benchmarks.race_switches import HEADER, check, row, switches_of
+from benchmarks.duel import Effort, Side
+from benchmarks.race_switches import HEADER, check, row, switched_entry, switches_of
 from training.problems import UsageError
 
 
@@ -40,3 +42,12 @@ def test_all_switches_are_those_of_the_strategies_and_the_model() -> None:
     ]
     assert ("performance.flash_attention=false",) in switches_of("gpt", ["tf-single", "torch-single"])
     assert ("performance.xla=true",) in switches_of("gpt", ["tf-single"])
+
+
+def test_a_switch_may_be_a_variable_of_the_environment(tmp_path: Path) -> None:
+    switch = ("GLIBC_TUNABLES=", "HOROVOD_CYCLE_TIME=a=b", "performance.xla=true")
+    check("stdlib-gpt", (), [switch, ("GLIBC_TUNABLES=",)], ["tf-single"])
+    entry = switched_entry("tf-single", 1, "stdlib-gpt", ("seed=2",), switch, Effort(), tmp_path)
+    assert (entry.environment["GLIBC_TUNABLES"], entry.environment["HOROVOD_CYCLE_TIME"]) == ("", "a=b")
+    assert {"seed=2", "performance.xla=true"} < {*entry.command}
+    assert not any("GLIBC" in word for word in entry.command)
