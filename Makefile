@@ -56,6 +56,7 @@ bench: setup
 	$(RACE).race_switches --recipe stdlib-gpt --strategies torch-single,tf-single --switches all
 	$(RACE).race_switches --recipe digits-resnet18 --strategies torch-single,tf-single --switches all
 	$(RACE).race_switches --recipe digits-resnet18 --strategies torch-ddp --switches all
+	$(RACE).throughput --strategies torch-single,tf-single
 	$(RACE).race_telemetry
 	$(RACE).race_checkpoints
 	$(RACE).race_loaders

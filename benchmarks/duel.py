@@ -20,15 +20,9 @@ MAX_HALF_WIDTH = 0.01
 
 
 @dataclass
-class Effort:
-    """How long a duel goes on."""
+class WindowPlan:
+    """What is measured in each process."""
 
-    pairs: int = 10
-    """Pairs of processes at least."""
-    max_pairs: int = 40
-    """Pairs at most: beyond `pairs` only until the 95 % interval reaches no further than 1 % to either side."""
-    max_minutes: float = 8.0
-    """No new pair after this time, even below `pairs` (the table says how many there were)."""
     windows: int = 8
     """Windows measured in each process."""
     warmup_windows: int = 2
@@ -40,6 +34,18 @@ class Effort:
     def steps(self) -> int:
         """One more than is measured, so that the last window does not run into what comes after training."""
         return self.window_steps * (self.warmup_windows + self.windows) + 1
+
+
+@dataclass
+class Effort(WindowPlan):
+    """How long a duel goes on."""
+
+    pairs: int = 10
+    """Pairs of processes at least."""
+    max_pairs: int = 40
+    """Pairs at most: beyond `pairs` only until the 95 % interval reaches no further than 1 % to either side."""
+    max_minutes: float = 8.0
+    """No new pair after this time, even below `pairs` (the table says how many there were)."""
 
 
 @dataclass
@@ -63,9 +69,9 @@ def duel(first: MakeEntry, second: MakeEntry, effort: Effort) -> tuple[Side, Sid
             entries = (first(Path(folder, "first")), second(Path(folder, "second")))
             _run_pair(entries, sides, order, effort, to_the_end=number == 0)
         ratio = step_ratio(*sides)
-        print(
-            f"  pair {number + 1}: ratio so far {ratio.value:.4f} ± {ratio.half_width:.2%}", file=sys.stderr
-        )
+        alone = step_ratio(*(Side(side.windows[-1:]) for side in sides))
+        so_far = f"so far {ratio.value:.4f} ± {ratio.half_width:.2%}"
+        print(f"  pair {number + 1}: ratio {alone.value:.4f}, {so_far}", file=sys.stderr)
         precise = number + 1 >= effort.pairs and ratio.half_width <= MAX_HALF_WIDTH
         if precise or time.monotonic() > deadline:
             break

@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from benchmarks.contestant import Entry
-from benchmarks.duel import MAX_HALF_WIDTH, Effort, Side, cpu_ratio, duel, step_ratio
+from benchmarks.duel import MAX_HALF_WIDTH, Effort, Side, WindowPlan, cpu_ratio, duel, step_ratio
 from benchmarks.interval import Ratio, ratio_of_medians
 from benchmarks.results import RESULTS, section, table_line, table_row, verdict, write_section
 from launchers.commands import LAUNCHERS, check_launcher, choose_launcher, training_command
@@ -69,7 +69,7 @@ def startable_strategies(names: str, known: Collection[str]) -> list[str]:
     return strategies
 
 
-def race_overrides(given: tuple[str, ...], effort: Effort) -> tuple[str, ...]:
+def race_overrides(given: tuple[str, ...], effort: WindowPlan) -> tuple[str, ...]:
     """The recipe's keys as `given`, with windows for reports and nothing between them."""
     return (*given, f"steps={effort.steps}", f"run.log_every={effort.window_steps}", "run.eval_every=0")
 
