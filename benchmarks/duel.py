@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from benchmarks.contestant import Contestant, Entry, Window
-from benchmarks.interval import Ratio, ratio_of_medians
+from benchmarks.interval import Ratio, ratio_of_turns
 
 MakeEntry = Callable[[Path], Entry]
 """From an empty folder for its files to what is started."""
@@ -86,13 +86,13 @@ def _end(number: int, _: object) -> NoReturn:
 def step_ratio(ours: Side, theirs: Side) -> Ratio:
     """The ratio of the wall times of a step."""
     wall = [[[window.step_time_s for window in pair] for pair in side.windows] for side in (ours, theirs)]
-    return ratio_of_medians(wall[0], wall[1])
+    return ratio_of_turns(wall[0], wall[1])
 
 
 def cpu_ratio(ours: Side, theirs: Side) -> Ratio:
     """The ratio of the CPU times of a step, over all ranks: what a busy machine cannot disturb as much."""
     cpu = [[[window.cpu_time_s for window in pair] for pair in side.windows] for side in (ours, theirs)]
-    return ratio_of_medians(cpu[0], cpu[1])
+    return ratio_of_turns(cpu[0], cpu[1])
 
 
 def _run_pair(
