@@ -95,7 +95,7 @@ def main() -> int:
             rows.append(
                 row(name, recipe, f"{strategy} x {workers}", workers, seen[strategy], best, probes[0])
             )
-        limits.append(limit_note(recipe.precision, best))
+        limits.append(limit_note(name, recipe.precision, best))
         text = section(title, HEADER, rows, notes(limits, options))
         write_section(options.results, title, text)
     print(text)
@@ -176,16 +176,17 @@ def step_s(seen: Seen) -> Ratio:
     return ratio_of_medians(times, [[1.0]] * len(times))
 
 
-def limit_note(precision: str, best: dict[str, float]) -> str:
-    """The limits of a worker's device in one sentence."""
+def limit_note(name: str, precision: str, best: dict[str, float]) -> str:
+    """The limits of a worker's device, as they were beside these runs, in one sentence."""
     matmul, copy = best["matmul_flops_per_s"] / 1e9, best["copy_bytes_per_s"] / 1e9
-    return f"In {precision} the device multiplies matrices at {matmul:,.4g} GFLOP/s and copies at {copy:,.4g} GB/s."
+    rates = f"{precision} matrices at {matmul:,.4g} GFLOP/s, copied at {copy:,.4g} GB/s"
+    return f"Beside {name} the device multiplied {rates}."
 
 
 def notes(limits: Sequence[str], options: ThroughputOptions) -> str:
     """What stands below the table."""
     return (
-        f"{' '.join(dict.fromkeys(limits))} FLOP/s: those of the model's products and convolutions, three times the "
+        f"{' '.join(limits)} FLOP/s: those of the model's products and convolutions, three times the "
         "forward pass's; MFU: of the published peak. Peak memory: of the ranks on the host. "
         f"{options.processes} processes each, {options.windows} windows of {options.window_steps} steps."
     )

@@ -14,7 +14,7 @@ def keep_freed_memory() -> bool:
 
     By itself glibc maps large blocks anew each time, or gives the top of its heap back to the kernel, and every page
     of them is faulted in and zeroed again: 1,000 to 2,600 faults a step of stdlib-gpt under PyTorch, which asks for
-    each tensor's memory by itself, and 3.8 % of its time (benchmarks/RESULTS.md). See mallopt(3).
+    each tensor's memory by itself, and some 4 % of its time (benchmarks/RESULTS.md). See mallopt(3).
     """
     if any(name in os.environ for name in USERS_OWN):
         return False

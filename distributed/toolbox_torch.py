@@ -65,7 +65,8 @@ def choose_device(run: Run) -> torch.device:
     else:
         device = torch.device("cpu")
         torch.set_num_threads(1)
-        keep_freed_memory()
+        if not run.recipe.performance.activation_checkpointing:  # who wants that wants memory first
+            keep_freed_memory()
     if _compiles(run):
         compile_torch.check_compiler(device)
     return device

@@ -50,8 +50,8 @@ def test_the_limits_of_this_machine_are_measured() -> None:
     assert 1e9 < found["matmul_flops_per_s"] < 1e13
     assert 1e8 < found["copy_bytes_per_s"] < 1e12
     assert (
-        limit_note("bf16", BEST)
-        == "In bf16 the device multiplies matrices at 1,000 GFLOP/s and copies at 20 GB/s."
+        limit_note("a", "bf16", BEST)
+        == "Beside a the device multiplied bf16 matrices at 1,000 GFLOP/s, copied at 20 GB/s."
     )
     with pytest.raises(subprocess.CalledProcessError):
         subprocess.run(
