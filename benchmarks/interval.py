@@ -41,8 +41,7 @@ def ratio_of_medians(
 
     Raises ValueError for no pairs, an empty pair, or different numbers of pairs.
     """
-    if not ours or len(ours) != len(theirs) or not all(map(len, (*ours, *theirs))):
-        raise ValueError(f"pairs: found {len(ours)} and {len(theirs)}, expected as many of each, none empty")
+    _check_pairs(ours, theirs)
     low, high = _interval(lambda drawn: _median(ours, drawn) / _median(theirs, drawn), len(ours), seed)
     everyone = np.arange(len(ours))
     return Ratio(_median(ours, everyone), _median(theirs, everyone), low, high)
@@ -56,14 +55,21 @@ def ratio_of_turns(
     What slows the machine for longer than a window slows both, and leaves their ratio alone; a ratio of medians over
     all windows it moves. Raises ValueError for no pairs, an empty pair, or different numbers of pairs or windows.
     """
-    medians = ratio_of_medians(ours, theirs)
+    _check_pairs(ours, theirs)
     if [*map(len, ours)] != [*map(len, theirs)]:
         raise ValueError(
             f"windows: found {[*map(len, ours)]} and {[*map(len, theirs)]}, expected as many of each"
         )
     ratios = [np.divide(*windows) for windows in zip(ours, theirs, strict=True)]
     low, high = _interval(lambda drawn: _median(ratios, drawn), len(ratios), seed)
-    return Ratio(medians.ours, medians.theirs, low, high, _median(ratios, np.arange(len(ratios))))
+    everyone = np.arange(len(ratios))
+    paired = _median(ratios, everyone)
+    return Ratio(_median(ours, everyone), _median(theirs, everyone), low, high, paired)
+
+
+def _check_pairs(ours: Sequence[Sequence[float]], theirs: Sequence[Sequence[float]]) -> None:
+    if not ours or len(ours) != len(theirs) or not all(map(len, (*ours, *theirs))):
+        raise ValueError(f"pairs: found {len(ours)} and {len(theirs)}, expected as many of each, none empty")
 
 
 def _interval(figure: Callable[[np.ndarray], float], num_pairs: int, seed: int) -> tuple[float, float]:
