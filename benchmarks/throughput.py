@@ -91,7 +91,7 @@ def main() -> int:
             key: statistics.median(probe[key] for probe in probes) for key in probes[0] if key != "device"
         }
         for strategy in strategies:
-            workers = 1 if strategy.endswith("-single") else options.workers
+            workers = options.workers_of(strategy)
             rows.append(
                 row(name, recipe, f"{strategy} x {workers}", workers, seen[strategy], best, probes[0])
             )
