@@ -15,7 +15,7 @@ from benchmarks.duel import Effort, Side, duel, step_ratio
 from benchmarks.interval import ratio_of_medians
 from benchmarks.race import our_entry, race_overrides, startable_strategies
 from benchmarks.results import RESULTS, section, table_line, write_section
-from benchmarks.verify_switches import CASES, strategies_with
+from benchmarks.verify_switches import CASES, RECIPES, strategies_with
 from launchers.commands import LAUNCHERS
 from recipes.recipe import load_recipe
 from training.options import Overrides, flattened, parse
@@ -103,7 +103,7 @@ def switches_of(family: str, strategies: list[str]) -> list[tuple[str, ...]]:
     return [
         (f"performance.{switch}",)
         for switch, case in CASES.items()
-        if case.family in (None, family) and {*case.strategies} & {*strategies}
+        if RECIPES[family] in case.recipes and {*case.strategies} & {*strategies}
     ]
 
 

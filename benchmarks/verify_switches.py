@@ -2,15 +2,18 @@
 
     python -m benchmarks.verify_switches --precisions float32,bf16
 
-Writes a section into benchmarks/RESULTS.md; ends with 1 where a run is not the same training. Takes half an hour on
-2 CPU cores.
+Writes a section into benchmarks/RESULTS.md; ends with 1 where a run is not the same training. Takes 40 minutes
+on 2 CPU cores.
 """
 
 import json
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from itertools import groupby, product
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -33,33 +36,33 @@ HEADER = (
 COMPARED = ("loss", "gradient", "update")
 
 
+GPT, RESNET = "verify-gpt", "verify-resnet-gelu"
+RECIPES = {"gpt": GPT, "resnet": RESNET}
+"""By the family of their models: those without a ReLU, which has bounds in every precision (docs/matching.md)."""
+
+
 @dataclass(frozen=True)
 class Case:
-    """A switch: the strategies that have it (the others leave it alone), and the only family of models, if any."""
+    """A switch: the strategies that have it (the others leave it alone), and the recipes that verify it."""
 
     strategies: tuple[str, ...]
-    family: str | None = None
-    overrides: tuple[str, ...] = ()
-    """Of the recipe that verifies it, so that it does something there."""
-
-    @property
-    def recipe(self) -> str:
-        """What it is verified with."""
-        return "verify-resnet" if self.family == "resnet" else "verify-gpt"
+    recipes: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: {GPT: (), RESNET: ()})
+    """Of the models that have it, each with overrides for the switch to do something there."""
 
 
 ALL = tuple(LAUNCHERS)
 TORCH = tuple(name for name in ALL if name.startswith("torch-"))
 TENSORFLOW = tuple(name for name in ALL if name.startswith("tf-"))
 DISTRIBUTED = tuple(name for name in ALL if not name.endswith("-single"))
+SEVERAL_BUCKETS = {GPT: ("model.width=256",), RESNET: ("model.width=32",)}  # 6 and 8 MiB
 CASES = {
     "compile=true": Case(TORCH),
     "xla=true": Case(TENSORFLOW),
     "fused_optimizer=false": Case(TORCH),
-    "flash_attention=false": Case(TORCH, "gpt"),
+    "flash_attention=false": Case(TORCH, {GPT: ()}),
     "activation_checkpointing=true": Case(ALL),
-    "channels_last=true": Case(TORCH, "resnet"),
-    "bucket_mib=1": Case(DISTRIBUTED, overrides=("model.width=256",)),  # 6 MiB: several buckets
+    "channels_last=true": Case(TORCH, {RESNET: ()}),
+    "bucket_mib=1": Case(DISTRIBUTED, SEVERAL_BUCKETS),
     "static_graph=true": Case(("torch-ddp",)),
     "gradient_compression=bf16": Case(("torch-ddp", "tf-mirrored")),
     "gradient_compression=fp16": Case(DISTRIBUTED),
@@ -81,7 +84,9 @@ class VerifySwitchesOptions:
     switches: str = "all"
     """`all`, or some of those in the table, separated by commas: compile=true,xla=true."""
     precisions: str = "float32,bf16"
-    """Separated by commas; channels_last is verified in float64 alone."""
+    """Separated by commas."""
+    recipes: str = f"{GPT},{RESNET}"
+    """Separated by commas; a switch that a model does not have is not verified there."""
     workers: str = "1,2"
     """Worker counts, separated by commas; -single strategies run with 1."""
     steps: int = 5
@@ -91,18 +96,15 @@ class VerifySwitchesOptions:
 
 
 def main() -> int:
-    """One table, written anew with each row that is there. Returns 0 if all runs are alike, 1 if not."""
+    """A table a recipe, written anew with each row that is there. Returns 0 if all runs are alike, 1 if not."""
     options = parse(VerifySwitchesOptions, "python -m benchmarks.verify_switches")
-    chosen = list(CASES) if options.switches == "all" else options.switches.split(",")
-    for switch in chosen:
-        if switch not in CASES:
-            raise UsageError(f"--switches: found {switch!r}, expected all or some of: {', '.join(CASES)}")
-    title = f"Switches, held to the training without: {options.switches}, {options.precisions}"
-    rows: list[str] = []
+    runs = chosen_runs(options)
     passed = True
-    for switch in chosen:
-        for precision in precisions_of(CASES[switch], options.precisions):
-            report = verify(switch, precision, options)
+    for recipe, of_recipe in groupby(runs, key=itemgetter(0)):
+        title = f"Switches, held to the training without, {recipe}: {options.switches}, {options.precisions}"
+        rows: list[str] = []
+        for _, switch, precision in of_recipe:
+            report = verify(switch, recipe, precision, options)
             passed = passed and report["passed"]
             rows.append(row(switch, report))
             print(rows[-1], flush=True)
@@ -110,28 +112,41 @@ def main() -> int:
     return EXIT_DONE if passed else EXIT_FAILED
 
 
-def precisions_of(case: Case, asked: str) -> list[str]:
-    """Those asked for; but a ResNet's bounds mean something in float64 alone (docs/matching.md)."""
-    return ["float64"] if case.family == "resnet" else asked.split(",")
+def chosen_runs(options: VerifySwitchesOptions) -> list[tuple[str, str, str]]:
+    """(recipe, switch, precision), recipe by recipe, where the model has the switch. Raises UsageError for none."""
+    switches = list(CASES) if options.switches == "all" else options.switches.split(",")
+    for switch in switches:
+        if switch not in CASES:
+            raise UsageError(f"--switches: found {switch!r}, expected all or some of: {', '.join(CASES)}")
+    combined = product(options.recipes.split(","), switches, options.precisions.split(","))
+    runs = [run for run in combined if run[0] in CASES[run[1]].recipes]
+    if not runs:
+        raise UsageError(
+            f"--recipes: found {options.recipes}, none of which has the switch; expected {GPT},{RESNET}"
+        )
+    return runs
 
 
-def verify(switch: str, precision: str, options: VerifySwitchesOptions) -> dict[str, Any]:
+def verify(switch: str, recipe: str, precision: str, options: VerifySwitchesOptions) -> dict[str, Any]:
     """The report of one launchers.verify. Raises UsageError where that could not begin."""
     case = CASES[switch]
-    arguments = ["--recipe", case.recipe, "--strategies", ",".join(case.strategies), "--mode", "one-step"]
+    overrides = case.recipes[recipe]
+    arguments = ["--recipe", recipe, "--strategies", ",".join(case.strategies), "--mode", "one-step"]
     arguments += ["--precision", precision, "--workers", options.workers, "--steps", str(options.steps)]
-    arguments += ["--set", *case.overrides] if case.overrides else []
+    arguments += ["--set", *overrides] if overrides else []
     with tempfile.TemporaryDirectory(prefix="verify-switches-") as folder:
         report = Path(folder, "report.json")
         command = [sys.executable, "-m", "launchers.verify", *arguments]
         command += ["--switch", f"performance.{switch}", "--report", str(report)]
         code = subprocess.run(command, cwd=CHECKOUT, stdout=sys.stderr).returncode
         if code == EXIT_USAGE or not report.exists():
-            raise UsageError(f"{switch}, {precision}: launchers.verify did not begin; it says why above")
+            raise UsageError(
+                f"{switch}, {recipe}, {precision}: launchers.verify did not begin; it says why above"
+            )
         content: dict[str, Any] = json.loads(report.read_text())
     for run in content["recipes"][0]["runs"]:
         for failure in run["failures"]:
-            warn(f"{switch}, {precision}: {run['strategy']} x {run['workers']}: {failure}")
+            warn(f"{switch}, {recipe}, {precision}: {run['strategy']} x {run['workers']}: {failure}")
     return content
 
 

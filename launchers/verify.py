@@ -29,8 +29,8 @@ from training.run import check_writable
 
 PROGRAM = "python -m launchers.verify"
 DEFAULT_RECIPES = {"float64": ("verify-resnet", "verify-gpt")}
-OTHER_RECIPES = ("verify-gpt",)
-"""But in float64 no ResNet: a ReLU that rounding sends the other way moves its gradients by 1e-2 in any framework."""
+OTHER_RECIPES = ("verify-resnet-gelu", "verify-gpt")
+"""But in float64 no ReLU: one that rounding sends the other way moves gradients by 1e-2 in any framework."""
 
 
 @dataclass
@@ -42,7 +42,7 @@ class VerifyOptions:
     workers: str = "1,2"
     """Worker counts, separated by commas; -single strategies run with 1."""
     precision: Literal["float64", "float32", "tf32", "bf16", "fp16"] = "float64"
-    """All but float64 are compared in one-step mode only, by default on the GPT (docs/matching.md says why)."""
+    """All but float64 are compared in one-step mode only, by default without a ReLU (docs/matching.md says why)."""
     nodes: int = 1
     """Spread the runs of several workers over this many nodes, which are all this machine (with Horovod 2 at most)."""
     steps: int = 20

@@ -5,6 +5,7 @@ the first call, filled with zeros and ones: the values come from models.initial.
 """
 
 import os
+from collections.abc import Callable
 from math import pi, sqrt
 
 os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever the user's keras.json says
@@ -219,6 +220,11 @@ def gelu(x: tf.Tensor) -> tf.Tensor:
     dtype, x = x.dtype, widened(x)
     slope = sqrt(2 / pi)
     return tf.cast(0.5 * x * (1 + tf.tanh(x * (slope + slope * 0.044715 * tf.square(x)))), dtype)
+
+
+Activation = Callable[[tf.Tensor], tf.Tensor]
+ACTIVATIONS: dict[str, Activation] = {"relu": tf.nn.relu, "gelu": gelu}
+"""Of a ResNet, by the name that its recipe has."""
 
 
 def causal_bias(length: int, dtype: tf.DType) -> tf.Tensor:

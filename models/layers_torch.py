@@ -1,7 +1,18 @@
-"""What PyTorch computes in one kernel, as the formula that our TensorFlow model has. Its twin is layers_tf.py."""
+"""Activations, and attention as a formula, which is one kernel in PyTorch. Its twin is layers_tf.py."""
+
+from collections.abc import Callable
+from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+Activation = Callable[[Tensor], Tensor]
+ACTIVATIONS: dict[str, Activation] = {
+    "relu": partial(F.relu, inplace=True),
+    "gelu": partial(F.gelu, approximate="tanh"),
+}
+"""Of a ResNet, by the name that its recipe has."""
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:

@@ -33,8 +33,8 @@ def resnet(
     images = keras.Input((spec.image_size, spec.image_size, 3), dtype="uint8", name="images")
     variance = [std**2 for std in pixel_std]
     x = keras.layers.Normalization(axis=-1, mean=pixel_mean, variance=variance, dtype=DTYPE)(images)
-    x = _relu(make.convolution_and_norm(x, "conv1", "bn1", stride=2))
-    x = _pad(x, 1)  # with zeros: of a maximum over what a ReLU left they change nothing
+    x = make.activation(make.convolution_and_norm(x, "conv1", "bn1", stride=2))
+    x = keras.ops.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]], constant_values=-np.inf)
     x = keras.layers.MaxPooling2D(3, 2, data_format=LAST, dtype=DTYPE)(x)
     for stage, num_blocks in enumerate(spec.stage_blocks, start=1):
         for block in range(num_blocks):
@@ -50,10 +50,10 @@ def _residual(make: "_Layers", x: Tensor, name: str, stride: int, is_bottleneck:
     shortcut = x
     for number, each in enumerate(strides, start=1):
         x = make.convolution_and_norm(x, f"{name}.conv{number}", f"{name}.bn{number}", each)
-        x = _relu(x) if number < len(strides) else x
+        x = make.activation(x) if number < len(strides) else x
     if f"{name}.downsample.0.weight" in make.values:
         shortcut = make.convolution_and_norm(shortcut, f"{name}.downsample.0", f"{name}.downsample.1", stride)
-    return _relu(keras.layers.Add(dtype=DTYPE)([x, shortcut]))
+    return make.activation(keras.layers.Add(dtype=DTYPE)([x, shortcut]))
 
 
 def gpt(spec: GptSpec, values: Arrays) -> keras.Model:
@@ -70,8 +70,7 @@ def gpt(spec: GptSpec, values: Arrays) -> keras.Model:
         attended = make.attention(make.layer_norm(x, f"{name}.ln_1"), f"{name}.attn")
         x = keras.layers.Add(dtype=DTYPE)([x, attended])
         inner = make.dense(make.layer_norm(x, f"{name}.ln_2"), f"{name}.mlp.c_fc")
-        inner = keras.ops.gelu(inner, approximate=True)
-        x = keras.layers.Add(dtype=DTYPE)([x, make.dense(inner, f"{name}.mlp.c_proj")])
+        x = keras.layers.Add(dtype=DTYPE)([x, make.dense(_gelu(inner), f"{name}.mlp.c_proj")])
     head = keras.layers.Dense(spec.vocabulary, use_bias=False, dtype=DTYPE, name="head")
     logits = head(make.layer_norm(x, "ln_f"))
     head.set_weights([values["wte.weight"].T])
@@ -103,6 +102,11 @@ class _Layers:
         x = norm(x, training=False)
         norm.set_weights(self._weights(norm_name, "weight", "bias", "running_mean", "running_var"))
         return x
+
+    def activation(self, x: Tensor) -> Tensor:
+        """The ResNet's."""
+        assert isinstance(self.spec, ResNetSpec)
+        return keras.layers.ReLU(dtype=DTYPE)(x) if self.spec.activation == "relu" else _gelu(x)
 
     def dense(self, x: Tensor, name: str) -> Tensor:
         """A linear layer."""
@@ -146,8 +150,8 @@ def _pad(x: Tensor, width: int) -> Tensor:
     return keras.layers.ZeroPadding2D(width, data_format=LAST, dtype=DTYPE)(x) if width else x
 
 
-def _relu(x: Tensor) -> Tensor:
-    return keras.layers.ReLU(dtype=DTYPE)(x)
+def _gelu(x: Tensor) -> Tensor:
+    return keras.ops.gelu(x, approximate=True)
 
 
 def _plain(name: str) -> str:

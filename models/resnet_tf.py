@@ -4,13 +4,23 @@ He et al. 2015, the stride of a bottleneck on its 3x3 convolution (v1.5). Attrib
 """
 
 import os
+from functools import partial
 
 os.environ["KERAS_BACKEND"] = "tensorflow"  # whatever the user's keras.json says
 
 import keras
 import tensorflow as tf
 
-from models.layers_tf import BatchNormalization, Conv2D, Dense, Sequential, max_pool, widened
+from models.layers_tf import (
+    ACTIVATIONS,
+    Activation,
+    BatchNormalization,
+    Conv2D,
+    Dense,
+    Sequential,
+    max_pool,
+    widened,
+)
 from models.recomputing_tf import recomputed
 from models.specs import BOTTLENECK_EXPANSION, ResNetSpec
 
@@ -23,8 +33,11 @@ class BasicBlock(keras.layers.Layer):
 
     expansion = 1
 
-    def __init__(self, in_channels: int, channels: int, stride: int, *, dtype: str) -> None:
+    def __init__(
+        self, in_channels: int, channels: int, stride: int, activation: Activation, *, dtype: str
+    ) -> None:
         super().__init__(dtype=dtype)
+        self.activation = activation
         self.conv1 = convolution(in_channels, channels, 3, stride, dtype=dtype)
         self.bn1 = batch_norm(channels, dtype=dtype)
         self.conv2 = convolution(channels, channels, 3, dtype=dtype)
@@ -34,9 +47,9 @@ class BasicBlock(keras.layers.Layer):
 
     def call(self, x: tf.Tensor, training: bool) -> tf.Tensor:
         shortcut = x if self.downsample is None else self.downsample(x, training=training)
-        x = tf.nn.relu(self.bn1(self.conv1(x), training=training))
+        x = self.activation(self.bn1(self.conv1(x), training=training))
         x = self.bn2(self.conv2(x), training=training)
-        return tf.nn.relu(x + shortcut)
+        return self.activation(x + shortcut)
 
 
 class Bottleneck(keras.layers.Layer):
@@ -44,8 +57,11 @@ class Bottleneck(keras.layers.Layer):
 
     expansion = BOTTLENECK_EXPANSION
 
-    def __init__(self, in_channels: int, channels: int, stride: int, *, dtype: str) -> None:
+    def __init__(
+        self, in_channels: int, channels: int, stride: int, activation: Activation, *, dtype: str
+    ) -> None:
         super().__init__(dtype=dtype)
+        self.activation = activation
         self.conv1 = convolution(in_channels, channels, 1, dtype=dtype)
         self.bn1 = batch_norm(channels, dtype=dtype)
         self.conv2 = convolution(channels, channels, 3, stride, dtype=dtype)
@@ -57,10 +73,10 @@ class Bottleneck(keras.layers.Layer):
 
     def call(self, x: tf.Tensor, training: bool) -> tf.Tensor:
         shortcut = x if self.downsample is None else self.downsample(x, training=training)
-        x = tf.nn.relu(self.bn1(self.conv1(x), training=training))
-        x = tf.nn.relu(self.bn2(self.conv2(x), training=training))
+        x = self.activation(self.bn1(self.conv1(x), training=training))
+        x = self.activation(self.bn2(self.conv2(x), training=training))
         x = self.bn3(self.conv3(x), training=training)
-        return tf.nn.relu(x + shortcut)
+        return self.activation(x + shortcut)
 
 
 class ResNet(keras.Model):
@@ -72,12 +88,14 @@ class ResNet(keras.Model):
         self.activation_checkpointing = activation_checkpointing
         width, blocks = spec.width, spec.stage_blocks
         block = Bottleneck if spec.is_bottleneck else BasicBlock
+        self.activation = ACTIVATIONS[spec.activation]
         self.conv1 = convolution(3, width, 7, stride=2, dtype=dtype)
         self.bn1 = batch_norm(width, dtype=dtype)
-        self.layer1 = stage(block, width, width, blocks[0], stride=1, dtype=dtype)
-        self.layer2 = stage(block, width * block.expansion, 2 * width, blocks[1], stride=2, dtype=dtype)
-        self.layer3 = stage(block, 2 * width * block.expansion, 4 * width, blocks[2], stride=2, dtype=dtype)
-        self.layer4 = stage(block, 4 * width * block.expansion, 8 * width, blocks[3], stride=2, dtype=dtype)
+        stage = partial(_stage, block, activation=self.activation, dtype=dtype)
+        self.layer1 = stage(width, width, blocks[0], stride=1)
+        self.layer2 = stage(width * block.expansion, 2 * width, blocks[1], stride=2)
+        self.layer3 = stage(2 * width * block.expansion, 4 * width, blocks[2], stride=2)
+        self.layer4 = stage(4 * width * block.expansion, 8 * width, blocks[3], stride=2)
         self.fc = Dense(8 * width * block.expansion, spec.num_classes, dtype=dtype)
         self.built = True
 
@@ -86,7 +104,7 @@ class ResNet(keras.Model):
 
         With `training`, batch norms use their batch's statistics and update their running ones.
         """
-        x = tf.nn.relu(self.bn1(self.conv1(images), training=training))
+        x = self.activation(self.bn1(self.conv1(images), training=training))
         x = max_pool(x, pool_size=3, strides=2)
         recomputes = self.activation_checkpointing and training
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
@@ -95,18 +113,21 @@ class ResNet(keras.Model):
         return self.fc(tf.reduce_mean(widened(x), axis=[1, 2]))
 
 
-def stage(
+def _stage(
     block: type[BasicBlock] | type[Bottleneck],
     in_channels: int,
     channels: int,
     num_blocks: int,
     stride: int,
+    activation: Activation,
     *,
     dtype: str,
 ) -> Sequential:
     """Blocks of one size of image; the first brings the stride and the change of channels."""
-    first = block(in_channels, channels, stride, dtype=dtype)
-    others = (block(channels * block.expansion, channels, 1, dtype=dtype) for _ in range(num_blocks - 1))
+    first = block(in_channels, channels, stride, activation, dtype=dtype)
+    others = (
+        block(channels * block.expansion, channels, 1, activation, dtype=dtype) for _ in range(num_blocks - 1)
+    )
     return Sequential(first, *others, dtype=dtype)
 
 

@@ -3,9 +3,12 @@
 He et al. 2015, the stride of a bottleneck on its 3x3 convolution (v1.5). Attribute names are torchvision's.
 """
 
+from functools import partial
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from models.layers_torch import ACTIVATIONS, Activation
 from models.recomputing_torch import recomputed
 from models.specs import BOTTLENECK_EXPANSION, ResNetSpec
 
@@ -18,8 +21,9 @@ class BasicBlock(nn.Module):
 
     expansion = 1
 
-    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+    def __init__(self, in_channels: int, channels: int, stride: int, activation: Activation) -> None:
         super().__init__()
+        self.activation = activation
         self.conv1 = convolution(in_channels, channels, 3, stride)
         self.bn1 = batch_norm(channels)
         self.conv2 = convolution(channels, channels, 3)
@@ -28,10 +32,10 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
-        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        x = self.activation(self.bn1(self.conv1(x)))
         x = self.bn2(self.conv2(x))
         x += shortcut
-        return F.relu(x, inplace=True)
+        return self.activation(x)
 
 
 class Bottleneck(nn.Module):
@@ -39,8 +43,9 @@ class Bottleneck(nn.Module):
 
     expansion = BOTTLENECK_EXPANSION
 
-    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+    def __init__(self, in_channels: int, channels: int, stride: int, activation: Activation) -> None:
         super().__init__()
+        self.activation = activation
         self.conv1 = convolution(in_channels, channels, 1)
         self.bn1 = batch_norm(channels)
         self.conv2 = convolution(channels, channels, 3, stride)
@@ -51,11 +56,11 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
-        x = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        x = F.relu(self.bn2(self.conv2(x)), inplace=True)
+        x = self.activation(self.bn1(self.conv1(x)))
+        x = self.activation(self.bn2(self.conv2(x)))
         x = self.bn3(self.conv3(x))
         x += shortcut
-        return F.relu(x, inplace=True)
+        return self.activation(x)
 
 
 class ResNet(nn.Module):
@@ -67,17 +72,19 @@ class ResNet(nn.Module):
         self.activation_checkpointing = activation_checkpointing
         width, blocks = spec.width, spec.stage_blocks
         block = Bottleneck if spec.is_bottleneck else BasicBlock
+        self.activation = ACTIVATIONS[spec.activation]
         self.conv1 = convolution(3, width, 7, stride=2)
         self.bn1 = batch_norm(width)
-        self.layer1 = stage(block, width, width, blocks[0], stride=1)
-        self.layer2 = stage(block, width * block.expansion, 2 * width, blocks[1], stride=2)
-        self.layer3 = stage(block, 2 * width * block.expansion, 4 * width, blocks[2], stride=2)
-        self.layer4 = stage(block, 4 * width * block.expansion, 8 * width, blocks[3], stride=2)
+        stage = partial(_stage, block, activation=self.activation)
+        self.layer1 = stage(width, width, blocks[0], stride=1)
+        self.layer2 = stage(width * block.expansion, 2 * width, blocks[1], stride=2)
+        self.layer3 = stage(2 * width * block.expansion, 4 * width, blocks[2], stride=2)
+        self.layer4 = stage(4 * width * block.expansion, 8 * width, blocks[3], stride=2)
         self.fc = nn.Linear(8 * width * block.expansion, spec.num_classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """images: normalised [n, 3, image_size, image_size]. Returns logits [n, num_classes]."""
-        x = F.relu(self.bn1(self.conv1(images)), inplace=True)
+        x = self.activation(self.bn1(self.conv1(images)))
         x = F.max_pool2d(x, kernel_size=3, stride=2, padding=1)  # pads with -inf
         recomputes = self.activation_checkpointing and self.training
         for layer in (self.layer1, self.layer2, self.layer3, self.layer4):
@@ -86,12 +93,17 @@ class ResNet(nn.Module):
         return self.fc(x.mean(dim=(2, 3)))
 
 
-def stage(
-    block: type[BasicBlock] | type[Bottleneck], in_channels: int, channels: int, num_blocks: int, stride: int
+def _stage(
+    block: type[BasicBlock] | type[Bottleneck],
+    in_channels: int,
+    channels: int,
+    num_blocks: int,
+    stride: int,
+    activation: Activation,
 ) -> nn.Sequential:
     """Blocks of one size of image; the first brings the stride and the change of channels."""
-    first = block(in_channels, channels, stride)
-    others = (block(channels * block.expansion, channels, 1) for _ in range(num_blocks - 1))
+    first = block(in_channels, channels, stride, activation)
+    others = (block(channels * block.expansion, channels, 1, activation) for _ in range(num_blocks - 1))
     return nn.Sequential(first, *others)
 
 

@@ -26,10 +26,14 @@ MOST = {"num_layers": 10_000, "image_size": 8_192, "context": 2**24}
 """Of what is counted out tensor by tensor, or held in memory a sample; the frameworks count all else in 31 bits."""
 
 
+ACTIVATIONS = ("relu", "gelu")
+
+
 @dataclass(frozen=True)
 class ResNetSpec:
     """A ResNet v1.5: images of `image_size` squared pixels, `width` channels after the stem (published: 64).
 
+    activation: "relu" as published, or "gelu" (its tanh form), smooth, for proofs in short floats: docs/matching.md.
     Raises ValueError, naming the recipe's key, for a size that no ResNet has.
     """
 
@@ -38,11 +42,16 @@ class ResNetSpec:
     num_classes: int
     image_size: int
     width: int = 64
+    activation: str = "relu"
 
     def __post_init__(self) -> None:
         if self.depth not in RESNET_DEPTHS:
             raise ValueError(
                 f"model.depth: found {self.depth!r}, expected one of {', '.join(map(str, RESNET_DEPTHS))}"
+            )
+        if self.activation not in ACTIVATIONS:
+            raise ValueError(
+                f"model.activation: found {self.activation!r}, expected one of {', '.join(ACTIVATIONS)}"
             )
         _require_positive(num_classes=self.num_classes, image_size=self.image_size, width=self.width)
 

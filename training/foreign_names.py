@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-from models.specs import ModelSpec, TensorSpec, buffer_table, parameter_table
+from models.specs import ModelSpec, ResNetSpec, TensorSpec, buffer_table, parameter_table
 from training.problems import UsageError
 from training.state import Arrays
 
@@ -56,6 +56,11 @@ def check_family(spec: ModelSpec, origin: Origin, option: str) -> None:
         raise UsageError(
             f"{option}: found {origin}, whose names are for a {FAMILIES[origin]}, but the recipe's model is a "
             f"{spec.family}; choose the other or another recipe"
+        )
+    if isinstance(spec, ResNetSpec) and spec.activation != "relu":
+        raise UsageError(
+            f"{option}: found {origin}, whose ResNets have ReLUs, but the recipe has model.activation = "
+            f"{spec.activation}; choose another recipe"
         )
 
 

@@ -1,12 +1,12 @@
 import json
 import sys
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
 from benchmarks import verify_switches
-from benchmarks.verify_switches import CASES, HEADER, TORCH, precisions_of, row, strategies_with
+from benchmarks.verify_switches import CASES, HEADER, VerifySwitchesOptions, chosen_runs, row, strategies_with
 from launchers.commands import LAUNCHERS
 from recipes.recipe import PerformanceConfig, load_recipe
 from training.problems import EXIT_FAILED, UsageError
@@ -33,8 +33,10 @@ def test_every_switch_has_a_case_that_changes_its_recipe() -> None:
         each.name for each in fields(PerformanceConfig)
     } - OF_THE_LOADER
     for switch, case in CASES.items():
-        without = load_recipe(case.recipe, case.overrides)
-        assert load_recipe(case.recipe, (*case.overrides, f"performance.{switch}")) != without
+        for recipe, overrides in case.recipes.items():
+            assert load_recipe(recipe, (*overrides, f"performance.{switch}")) != load_recipe(
+                recipe, overrides
+            )
 
 
 def test_a_strategy_has_a_switch_whatever_the_value() -> None:
@@ -47,22 +49,31 @@ def test_a_strategy_has_a_switch_whatever_the_value() -> None:
 
 def test_a_row_shows_the_worst_of_all_runs_beside_its_bound() -> None:
     cells = row("static_graph=true", report(2e-6))
-    assert (
-        cells == "| `static_graph=true` | bf16 | torch-ddp | 2 of 2 | 2.0e-06, 1e-05 | 2.0e-06, 1e-05 | n/a |"
+    assert cells == (
+        "| `static_graph=true` | bf16 | torch-ddp | 2 of 2 | 2.0e-06, 1e-05 | 2.0e-06, 1e-05 | n/a |"
     )
     assert cells.count("|") == len(HEADER) + 1
     assert "| 1 of 2 |" in row("static_graph=true", report(2e-5))
 
 
-def test_a_recipe_that_needs_its_own_precision_has_it() -> None:
-    assert precisions_of(CASES["channels_last=true"], "float32,bf16") == ["float64"]
-    assert precisions_of(CASES["compile=true"], "float32,bf16") == ["float32", "bf16"]
-    assert all(name.startswith("torch-") for name in TORCH)
+def test_a_switch_is_verified_on_the_models_that_have_it() -> None:
+    options = VerifySwitchesOptions(
+        switches="channels_last=true,flash_attention=false", precisions="float32,bf16"
+    )
+    assert chosen_runs(options) == [
+        ("verify-gpt", "flash_attention=false", "float32"),
+        ("verify-gpt", "flash_attention=false", "bf16"),
+        ("verify-resnet-gelu", "channels_last=true", "float32"),
+        ("verify-resnet-gelu", "channels_last=true", "bf16"),
+    ]
+    with pytest.raises(UsageError, match=r"^--recipes: found verify-gpt, none of which has the switch"):
+        chosen_runs(replace(options, switches="channels_last=true", recipes="verify-gpt"))
 
 
 def test_a_run_that_is_not_the_same_training_ends_with_1(tmp_path: Path, monkeypatch, capsys) -> None:
     results = tmp_path / "RESULTS.md"
-    program = ["race", "--switches", "static_graph=true", "--precisions", "bf16", "--results", str(results)]
+    program = ["race", "--switches", "static_graph=true", "--precisions", "bf16"]
+    program += ["--recipes", "verify-gpt", "--results", str(results)]
     monkeypatch.setattr(sys, "argv", program)
     monkeypatch.setattr(verify_switches, "verify", lambda *_: report(2e-5))
     assert verify_switches.main() == EXIT_FAILED
@@ -81,8 +92,8 @@ def test_verify_is_asked_for_this_switch_and_its_report_read(tmp_path: Path, mon
         return type("Ended", (), {"returncode": 0})
 
     monkeypatch.setattr(verify_switches.subprocess, "run", run)
-    options = verify_switches.VerifySwitchesOptions(steps=3)
-    assert verify_switches.verify("bucket_mib=1", "float32", options) == report(2e-6)
+    options = VerifySwitchesOptions(steps=3)
+    assert verify_switches.verify("bucket_mib=1", "verify-gpt", "float32", options) == report(2e-6)
     words = asked[0]
     assert words[words.index("--switch") + 1] == "performance.bucket_mib=1"
     assert words[words.index("--set") + 1] == "model.width=256"

@@ -16,9 +16,10 @@ MEAN, STD = (120.0, 110.0, 100.0), (60.0, 50.0, 40.0)
     [
         ResNetSpec(10, num_classes=7, image_size=45, width=4),  # odd at every stage but the last two
         ResNetSpec(14, num_classes=7, image_size=64, width=4),
+        ResNetSpec(10, num_classes=7, image_size=45, width=4, activation="gelu"),
         GptSpec(num_layers=2, num_heads=2, width=16, context=12, vocabulary=31),
     ],
-    ids=["resnet-basic", "resnet-bottleneck", "gpt"],
+    ids=["resnet-basic", "resnet-bottleneck", "resnet-gelu", "gpt"],
 )
 def test_logits_are_those_of_the_trained_model(spec):
     rng = np.random.default_rng(0)

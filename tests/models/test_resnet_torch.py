@@ -80,6 +80,30 @@ def test_forward_loss_gradients_and_statistics_equal_those_of_hugging_face(depth
             )
 
 
+@pytest.mark.parametrize(
+    ("activation", "dtype", "bound"),
+    [("relu", torch.float64, 1e-11), ("gelu", torch.float64, 1e-11), ("gelu", torch.float32, 1e-4)],
+)
+def test_channels_last_changes_rounding_alone(activation, dtype, bound):
+    """In float32 only without a ReLU: rounding sends something to its other side (docs/matching.md)."""
+    spec = ResNetSpec(14, num_classes=10, image_size=16, width=8, activation=activation)
+    images = torch.randn(24, 3, 16, 16, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    gradients = []
+    for memory_format in (torch.contiguous_format, torch.channels_last):
+        model = ResNet(spec).to(dtype)
+        load(model, perturbed(initial_values(spec, seed=0, dtype=np.float64)))
+        model = model.to(memory_format=memory_format)
+        cross_entropy_sum(
+            model(images.to(memory_format=memory_format)), torch.arange(24) % 10, 0.1
+        ).backward()
+        gradients.append({name: parameter.grad for name, parameter in named_parameters(model).items()})
+    plain, ours = gradients
+    assert any(not torch.equal(ours[name], plain[name]) for name in plain)
+    scale = max(float(gradient.abs().max()) for gradient in plain.values())
+    for name, gradient in plain.items():
+        torch.testing.assert_close(ours[name], gradient, rtol=0, atol=bound * scale)
+
+
 def hugging_face_name(name):
     """layer2.0.conv1.weight -> resnet.encoder.stages.1.layers.0.layer.0.convolution.weight."""
     *path, leaf = name.split(".")

@@ -87,6 +87,10 @@ def test_any_resnet_has_unique_names_and_positive_sizes(depth, num_classes, imag
         ),
         (lambda: ResNetSpec(18, 10, -1), r"^model\.image_size: found -1, "),
         (lambda: ResNetSpec(18, 10, 32, 0), r"^model\.width: found 0, "),
+        (
+            lambda: ResNetSpec(18, 10, 32, activation="silu"),
+            r"^model\.activation: found 'silu', expected one of relu, gelu$",
+        ),
         (lambda: GptSpec(0, 1, 8, 8, 8), r"^model\.num_layers: found 0, "),
         (lambda: GptSpec(1, 0, 8, 8, 8), r"^model\.num_heads: found 0, "),
         (lambda: GptSpec(1, 1, 8, 0, 8), r"^model\.context: found 0, "),

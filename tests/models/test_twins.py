@@ -30,6 +30,7 @@ SPECS = {
         10, num_classes=7, image_size=45, width=4
     ),  # odd at every stage but the last two
     "resnet-bottleneck": ResNetSpec(14, num_classes=7, image_size=64, width=4),
+    "resnet-gelu": ResNetSpec(14, num_classes=7, image_size=64, width=4, activation="gelu"),
     "gpt": GptSpec(num_layers=2, num_heads=2, width=16, context=12, vocabulary=31),
 }
 
@@ -40,6 +41,7 @@ SPECS = {
         ("resnet-basic", 0.0, False),
         ("resnet-bottleneck", 0.1, False),
         ("resnet-bottleneck", 0.1, True),
+        ("resnet-gelu", 0.0, False),
         ("gpt", 0.0, False),
         ("gpt", 0.1, False),
         ("gpt", 0.0, True),

@@ -1,6 +1,7 @@
 """Names and shapes of torchvision's and Hugging Face's files, and what is told of a file that is another's."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -101,3 +102,7 @@ def test_an_origin_without_such_models_is_refused():
     check_family(RESNET, "torchvision", "--from")
     with pytest.raises(UsageError, match="--names: found huggingface, whose names are for a gpt, but"):
         check_family(RESNET, "huggingface", "--names")
+    with pytest.raises(
+        UsageError, match="--from: found torchvision, whose ResNets have ReLUs, but the recipe has"
+    ):
+        check_family(replace(RESNET, activation="gelu"), "torchvision", "--from")
