@@ -2,7 +2,7 @@
 
     python -m benchmarks.verify_switches --precisions float32,bf16
 
-Writes a section into benchmarks/RESULTS.md; ends with 1 where a run is not the same training. Takes 40 minutes
+Writes a section into benchmarks/RESULTS.md; ends with 1 where a run is not the same training. Takes 50 minutes
 on 2 CPU cores.
 """
 
