@@ -63,7 +63,8 @@ def main() -> int:
         else [tuple(switch.split("+")) for switch in options.switches.split(",")]
     )
     check(options.recipe, given, switches, strategies)
-    title = f"Switches, {', '.join((options.recipe, *given))}: {', '.join(strategies)}"
+    of_switches = () if options.switches == "all" else (options.switches,)
+    title = f"Switches, {', '.join((options.recipe, *given))}: {', '.join((*strategies, *of_switches))}"
     print(title)
     rows: list[str] = []
     for strategy in strategies:
