@@ -6,8 +6,9 @@ import sys
 import time
 from pathlib import Path
 
-import psutil
 import pytest
+
+from tests.ending import ends
 
 ROOT = Path(__file__).parents[2]
 TELLS = """
@@ -94,4 +95,4 @@ def test_a_second_signal_ends_even_ranks_that_heed_none(tmp_path: Path) -> None:
         assert process.returncode == 128 + signal.SIGINT
     assert set(told.split()) == {"SIGUSR1", "SIGTERM", "SIGINT"}
     assert errors == "trimaran: SIGINT again: ended at once; go on with --resume\n"
-    assert not psutil.pid_exists(rank) or psutil.Process(rank).status() == psutil.STATUS_ZOMBIE
+    assert ends(rank)

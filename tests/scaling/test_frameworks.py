@@ -4,11 +4,11 @@ import threading
 import time
 from pathlib import Path
 
-import psutil
 import pytest
 
 from scaling import frameworks
 from scaling.frameworks import measure, run_probe
+from tests.ending import ends
 
 TOLD = {"check": "export", "model": "gpt", "form": "state_dict.pt", "works": True}
 
@@ -38,7 +38,7 @@ def test_a_probe_that_hangs_is_ended_with_all_that_it_started(tmp_path: Path) ->
     assert run_probe(program(text), {}, 3) == ([TOLD], "not done after 3 s; it told 1 checks")
     assert time.monotonic() - began < 30
     pid = int(child.read_text())
-    assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    assert ends(pid)
 
 
 def test_a_probe_ends_when_it_is_enough() -> None:
