@@ -118,11 +118,15 @@ def chosen_runs(options: VerifySwitchesOptions) -> list[tuple[str, str, str]]:
     for switch in switches:
         if switch not in CASES:
             raise UsageError(f"--switches: found {switch!r}, expected all or some of: {', '.join(CASES)}")
-    combined = product(options.recipes.split(","), switches, options.precisions.split(","))
+    recipes = options.recipes.split(",")
+    for recipe in recipes:
+        if recipe not in RECIPES.values():
+            raise UsageError(f"--recipes: found {recipe!r}, expected some of: {', '.join(RECIPES.values())}")
+    combined = product(recipes, switches, options.precisions.split(","))
     runs = [run for run in combined if run[0] in CASES[run[1]].recipes]
     if not runs:
         raise UsageError(
-            f"--recipes: found {options.recipes}, none of which has the switch; expected {GPT},{RESNET}"
+            f"--recipes: found {options.recipes}, none of which has the switch; expected another"
         )
     return runs
 

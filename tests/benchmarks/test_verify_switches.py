@@ -68,6 +68,10 @@ def test_a_switch_is_verified_on_the_models_that_have_it() -> None:
     ]
     with pytest.raises(UsageError, match=r"^--recipes: found verify-gpt, none of which has the switch"):
         chosen_runs(replace(options, switches="channels_last=true", recipes="verify-gpt"))
+    with pytest.raises(
+        UsageError, match=r"^--recipes: found 'verify-resnet', expected some of: verify-gpt, "
+    ):
+        chosen_runs(replace(options, recipes="verify-gpt,verify-resnet"))
 
 
 def test_a_run_that_is_not_the_same_training_ends_with_1(tmp_path: Path, monkeypatch, capsys) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import data
+from tests.ending import ends
 
 # A strategy script in small: it imports frameworks in main() only, and its loader processes are born with the signals
 # blocked that it hears in a thread of its own. They report on themselves.
@@ -71,11 +72,8 @@ def is_running(pid: int) -> bool:
     return "State:\tZ" not in status  # a zombie has ended, though kill(pid, 0) finds it
 
 
-def wait_until_ended(pids, seconds=20):
-    deadline = time.monotonic() + seconds
-    while any(map(is_running, pids)):
-        assert time.monotonic() < deadline, f"still running: {[pid for pid in pids if is_running(pid)]}"
-        time.sleep(0.05)
+def wait_until_ended(pids):
+    assert [pid for pid in pids if not ends(pid)] == []
 
 
 @pytest.fixture

@@ -1,5 +1,6 @@
 """Whom a warning of pre-emption is passed on to."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -92,7 +93,12 @@ def test_a_second_signal_ends_even_ranks_that_heed_none(tmp_path: Path) -> None:
         time.sleep(0.6)
         assert process.poll() is None
         process.send_signal(signal.SIGINT)
-        more, errors = process.communicate(timeout=30)
+        try:
+            more, errors = process.communicate(timeout=30)
+        except subprocess.TimeoutExpired:  # else `with` would wait for both
+            process.kill()
+            os.kill(rank, signal.SIGKILL)
+            raise
         assert process.returncode == 128 + signal.SIGINT
     assert (set(told.split()), set(more.split())) == ({"SIGUSR1", "SIGTERM"}, {"SIGINT"})
     assert errors == "trimaran: SIGINT again: ended at once; go on with --resume\n"
