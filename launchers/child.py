@@ -75,7 +75,10 @@ def run_child(command: list[str], environment: dict[str, str], cwd: Path | None 
     copier = threading.Thread(target=_copy, args=(child.stderr, tail), daemon=True)
     try:
         if child.stderr is not None:
+            # A signal that the kernel gives to another thread does not wake this one, which is to hear it.
+            unblocked = signal.pthread_sigmask(signal.SIG_BLOCK, FORWARDED)
             copier.start()
+            signal.pthread_sigmask(signal.SIG_SETMASK, unblocked)
         code = child.wait()
         signals.finish()
     finally:
